@@ -68,7 +68,7 @@ func behind(s status.State) (problem, hint string) {
 
 var placeNames = map[event.Place]string{
 	event.AtInputs: "inputs", event.AtBuild: "built", event.AtRegistry: "in the registry", event.AtNode: "on node",
-	event.AtPod: "in pod", event.AtGateway: "for new clusters of",
+	event.AtRelease: "named by", event.AtPod: "in pod", event.AtGateway: "for new clusters of",
 }
 
 func writeChain(out io.Writer, chain status.Chain) error {

@@ -313,14 +313,16 @@ func (d *Deployer) setImages(r Release, images []ContainerImage) {
 	d.images[r.ID()] = images
 }
 
-// Names tells whether the objects of a release name an image of one of the repositories: as they were
-// last rendered, or else as they are deployed. Before the release is validated, it is not known.
-func (d *Deployer) Names(release string, repositories []string) bool {
+// ImagesOf returns where the objects of a release name an image of one of the repositories: as they
+// were last rendered, or else as they are deployed. Before the release is validated, it is not known.
+func (d *Deployer) ImagesOf(release string, repositories []string) (images []ContainerImage) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	named := map[string]bool{}
 	for _, one := range d.images[release] {
-		named[repositoryOf(one.Image)] = true
+		of := repositoryOf(one.Image)
+		if of != "" && slices.ContainsFunc(repositories, func(name string) bool { return repositoryOf(name) == of }) {
+			images = append(images, one)
+		}
 	}
-	return slices.ContainsFunc(repositories, func(name string) bool { return named[repositoryOf(name)] })
+	return images
 }

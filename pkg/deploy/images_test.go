@@ -289,8 +289,10 @@ func TestImagesOfAChart(t *testing.T) {
 			t.Errorf("Helm gets %s", text)
 		}
 	}
-	if !d.Names(r.ID(), []string{"app"}) || d.Names(r.ID(), []string{"other"}) || d.Names("demo/other", []string{"app"}) {
-		t.Error("it is not known which images it names")
+	for release, want := range map[string]int{r.ID(): 6, "demo/other": 0} {
+		if got := d.ImagesOf(release, []string{"localhost:5000/x", "app"}); len(got) != want {
+			t.Errorf("%s names the image at %v", release, got)
+		}
 	}
 	shown, err := d.Render(t.Context(), func(event.Event) {}, r)
 	if err != nil || !strings.Contains(shown, "# Source: demo/templates/define.yaml\n"+

@@ -27,6 +27,7 @@ const (
 	AtBuild    Place = "build"    // the ID of what was built
 	AtRegistry Place = "registry" // that images are pushed to: a digest
 	AtNode     Place = "node"     // an ID
+	AtRelease  Place = "release"  // the reference that an object of a release names
 	AtPod      Place = "pod"      // the ID that the runtime reports, or the reference if that differs
 	AtGateway  Place = "gateway"  // the reference that new Dask clusters get
 )

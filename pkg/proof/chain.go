@@ -17,6 +17,7 @@ import (
 type Image struct {
 	Name   string   // in devloop.yaml
 	Ref    string   // as pods name it
+	Names  []string // other repositories by which objects may name it
 	Hash   string   // of its inputs, which is its tag
 	Built  []string // IDs of what was built
 	Stores []Store
@@ -29,6 +30,13 @@ type Store struct {
 	Place event.Place // AtNode, AtRegistry
 	Name  string
 	IDs   []string // of the image, the likeliest in pods first; none if it is missing
+}
+
+// Named is where a release names an image.
+type Named struct {
+	Name  string // of the image in devloop.yaml
+	In    string // namespace/release kind/object
+	Image string // the reference
 }
 
 // Container is a container that runs.
@@ -50,10 +58,10 @@ type Answer struct {
 // Chain returns every link, image by image, from the inputs to what uses it. Two IDs of different
 // kinds (the digest of a manifest, that of its configuration) are the same if one place knows the
 // image by both.
-func Chain(images []Image, containers []Container, answers []Answer) event.Links {
+func Chain(images []Image, named []Named, containers []Container, answers []Answer) event.Links {
 	var links event.Links
 	for _, image := range images {
-		links = append(links, image.links(containers)...)
+		links = append(links, image.links(named, containers)...)
 		for _, answer := range answers {
 			if link, ok := image.answered(answer, images, containers); ok {
 				links = append(links, link)
@@ -63,7 +71,7 @@ func Chain(images []Image, containers []Container, answers []Answer) event.Links
 	return links
 }
 
-func (i Image) links(containers []Container) (links event.Links) {
+func (i Image) links(named []Named, containers []Container) (links event.Links) {
 	name := event.Name(i.Name)
 	add := func(place event.Place, at, is, want string) {
 		links = append(links, event.Link{Image: name, Place: place, Name: event.Name(at), Is: is, Want: want})
@@ -84,6 +92,12 @@ func (i Image) links(containers []Container) (links event.Links) {
 			add(h.Place, h.Name, h.IDs[0], "")
 		}
 	}
+	for _, n := range named {
+		link := event.Link{Image: name, Place: event.AtRelease, Name: event.Name(n.In), Is: n.Image}
+		if n.Name == i.Name && !slices.Contains(links, link) { // several containers of a pod may name it
+			links = append(links, link)
+		}
+	}
 	for _, c := range containers {
 		add := func(is, want string) {
 			links = append(links, event.Link{Image: name, Place: event.AtPod, Name: c.FullName(), Is: is, Want: want,
@@ -97,11 +111,17 @@ func (i Image) links(containers []Container) (links event.Links) {
 			add(c.ID, expected[0])
 		case same(c.Image, i.Ref):
 			add(cmp.Or(c.ID, c.Image), "")
-		case !c.Dask && sameRepository(c.Image, i.Ref) && (i.isOlder(c.Image) || !i.runs(containers)):
+		case !c.Dask && i.isNamed(c.Image) && (i.isOlder(c.Image) || !i.runs(containers)):
 			add(c.Image, i.Ref) // else it only has the same name
 		}
 	}
 	return links
+}
+
+// isNamed reports whether a reference is to the image, by whatever name and tag.
+func (i Image) isNamed(ref string) bool {
+	return sameRepository(ref, i.Ref) ||
+		slices.ContainsFunc(i.Names, func(name string) bool { return sameRepository(ref, name) })
 }
 
 // isOlder reports whether a reference is to the image as it was built from other inputs.
@@ -208,7 +228,7 @@ func hintFor(l event.Link) string {
 			"and have the cluster options' default be c.KubeClusterConfig.image"
 	case event.AtPod:
 		return fmt.Sprintf("if what made the pod asks for the right image, let it make another: "+
-			"kubectl delete pod -n %s %s; else it was changed by hand, or its chart names the image by itself",
+			"kubectl delete pod -n %s %s; else it was changed by hand, or a program in the cluster names the image by itself",
 			l.Container.Namespace, l.Container.Pod)
 	}
 	if l.Is == event.NotThere {

@@ -121,6 +121,11 @@ func TestChain(t *testing.T) {
 			c[0].Image, c[0].ID = "client:v1", "sha256:b"
 			return i, c, a
 		}, []string{"client, pod ns/session/main: client:v1, not client:1"}},
+		{"a pod has another name of the image", func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
+			i[1].Names = []string{"client", "localhost:5000/team/client"}
+			c[0].Image, c[0].ID = "localhost:5000/team/client:v1", "sha256:b"
+			return i, c, a
+		}, []string{"client, pod ns/session/main: localhost:5000/team/client:v1, not client:1"}},
 		{"a foreign image of the same name beside ours",
 			func(i []Image, c []Container, a []Answer) ([]Image, []Container, []Answer) {
 				return i, append(c, Container{ContainerRef: mainOf("sidecar"), Node: "n", Image: "client:1.25-alpine",
@@ -139,7 +144,8 @@ func TestChain(t *testing.T) {
 			}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			links := Chain(test.change(complete()))
+			images, containers, answers := test.change(complete())
+			links := Chain(images, nil, containers, answers)
 			var broken []string
 			for _, link := range links {
 				if link.Broken() {
@@ -172,10 +178,14 @@ func TestChainReadsTheSameEverywhere(t *testing.T) {
 		{Image: "client", Place: event.AtInputs, Is: "1"},
 		{Image: "client", Place: event.AtBuild, Is: config2},
 		{Image: "client", Place: event.AtNode, Name: "n", Is: config2},
+		{Image: "client", Place: event.AtRelease, Name: "ns/session deployment/session", Is: "client:1"},
 		{Image: "client", Place: event.AtPod, Name: "ns/session/main", Is: config2,
 			Container: mainOf("session")},
 	}
-	got := slices.DeleteFunc(Chain(images, containers, answers), func(l event.Link) bool { return l.Image != "client" })
+	named := []Named{{"client", "ns/session deployment/session", "client:1"},
+		{"client", "ns/session deployment/session", "client:1"}, // of an init container
+		{"worker", "ns/session deployment/session", "worker:1"}}
+	got := slices.DeleteFunc(Chain(images, named, containers, answers), func(l event.Link) bool { return l.Image != "client" })
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %s\nwant %s", got, event.Links(want))
 	}

@@ -42,6 +42,9 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 	group.Go(func() error { return i.cluster.Ping(groupCtx) }) // nothing is reported of another cluster
 	group.Go(func() (err error) {
 		images, err = i.images(groupCtx, want)
+		for at, image := range images {
+			images[at].Names = repositories(want.config, image.Name)
+		}
 		return err
 	})
 	group.Go(func() (err error) {
@@ -59,7 +62,7 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 	for at, c := range platform.Containers {
 		containers[at] = proof.Container(c)
 	}
-	links := proof.Chain(images, containers, answers)
+	links := proof.Chain(images, want.named, containers, answers)
 	found := &finding{old: proof.Old(images, platform.Clusters), silent: silent}
 	for _, a := range answers {
 		linked := func(l event.Link) bool { return l.Place == event.AtGateway && string(l.Name) == a.From }

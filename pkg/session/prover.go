@@ -55,6 +55,7 @@ type expected struct {
 	target
 	routes []gatewayRoute
 	images [][]string // that each release names, in the order of devloop.yaml
+	named  []proof.Named
 	// namespaces are those that releases have objects in.
 	namespaces []string
 }
@@ -80,6 +81,11 @@ func (s proofStage) Check(ctx context.Context, sink event.Sink, made *loop.Targe
 		namespaces: s.deployer.Namespaces(releases(s.config))}
 	for _, r := range s.config.Releases {
 		want.images = append(want.images, imagesOf(s.config, s.deployer, r))
+		for _, image := range s.config.Images {
+			for _, at := range s.deployer.ImagesOf(r.ID(), repositories(s.config, image.Name)) {
+				want.named = append(want.named, proof.Named{Name: image.Name, In: r.ID() + " " + at.Object, Image: at.Image})
+			}
+		}
 	}
 	s.prover.expected.Store(want)
 	_, err := s.prover.check(ctx, sink, want, settleTime)

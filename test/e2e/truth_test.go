@@ -45,12 +45,14 @@ func TestTruth(t *testing.T) {
 			{Image: "daskclient", Place: event.AtInputs, Is: strings.TrimPrefix(client, "daskclient:")},
 			{Image: "daskclient", Place: event.AtBuild, Is: id},
 			{Image: "daskclient", Place: event.AtNode, Name: event.Name(node), Is: id},
+			{Image: "daskclient", Place: event.AtRelease, Name: namespace + "/dask-session deployment/dask-session", Is: client},
 			{Image: "daskclient", Place: event.AtPod, Name: event.Name(namespace + "/" + pod + "/session"), Is: id},
 		}
 		if !reflect.DeepEqual(chain, want) {
 			t.Errorf("the chain is\n%v\nnot\n%v", event.Links(chain), event.Links(want))
 		}
-		p.prints(t, 0, "status --chain", "for new clusters of "+gateway+" ",
+		p.prints(t, 0, "status --chain", "named by "+namespace+"/dask-session deployment/dask-session +"+client,
+			"for new clusters of "+gateway+" ",
 			"in pod "+namespace+"/"+pod+"/session +"+strings.TrimPrefix(id, "sha256:")[:12])
 	})
 
