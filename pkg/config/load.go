@@ -195,6 +195,20 @@ func (c *Config) Wrong(path, message, hint string) *tree.Error {
 	return r.AsError(c.files)
 }
 
+// CheckDeploys returns an error if nothing would be deployed. Forwards alone, to what others have
+// deployed, are something to do; a file of another format was made to deploy.
+func (c *Config) CheckDeploys() error {
+	forwardsAlone := len(c.Forwards) > 0 && len(c.Images) == 0 && c.Format == ""
+	if len(c.Releases) > 0 || forwardsAlone {
+		return nil
+	}
+	hint := "add a release, with a chart, manifests or a kustomization; devloop build builds the images alone"
+	if c.Format != "" {
+		hint = "what devloop leaves out of the file is named above; a devloop.yaml can have other releases"
+	}
+	return c.Wrong("releases", "there are none, so nothing would be deployed", hint)
+}
+
 // WhereToSet says where a user sets a key: in the file that was read, by its name. A file of
 // another format does not have it.
 func (c *Config) WhereToSet(key string) string {

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/devloop/devloop/pkg/config/tree"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // validator checks what no value shows by itself: whether what it names exists, on the disk or
@@ -145,6 +147,11 @@ func isFile(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
 // releases checks the releases, which stand at items.
 func (v validator) releases(items []*tree.Node) {
 	var names []string
@@ -174,6 +181,7 @@ func (v validator) releases(items []*tree.Node) {
 
 func (v validator) release(release Release, n *tree.Node) {
 	v.chart(release, n)
+	v.manifests(release, n)
 	for i, path := range release.Values {
 		v.wrongIf(n.Get("values").Items[i], v.CheckFile(v.c.Dir, path))
 	}
@@ -216,6 +224,71 @@ func (v validator) chart(release Release, n *tree.Node) {
 	case tagColon(chart) < len(chart):
 		v.Wrong(n.Get("version"), "the chart has a tag already, which is its version")
 	}
+}
+
+// onlyForCharts are the keys of a release that say something about a chart.
+var onlyForCharts = []string{"repo", "version", "sha256", "values", "inlineValues", "set", "setString", "secretValues"}
+
+// manifests checks where the manifests come from of a release that has no chart.
+func (v validator) manifests(release Release, n *tree.Node) {
+	if key := n.Get("remoteBases"); key != nil && !key.IsNull() && release.Kustomize == "" {
+		v.Wrong(key, `is for releases with "kustomize"`)
+	}
+	if release.Chart == "" && len(release.Manifests)+len(release.Kustomize) > 0 {
+		for _, key := range onlyForCharts {
+			if value := n.Get(key); value != nil && !value.IsNull() {
+				v.Wrong(value, "is for releases with a chart, but this one is made of %s",
+					map[bool]string{true: "a kustomization", false: "manifests"}[release.Kustomize != ""])
+			}
+		}
+	}
+	for i, pattern := range release.Manifests {
+		if pattern != "" {
+			v.wrongIf(n.Get("manifests").Items[i], v.pattern(pattern))
+		}
+	}
+	if release.Kustomize != "" {
+		v.wrongIf(n.Get("kustomize"), v.kustomization(release.Kustomize))
+	}
+}
+
+// pattern returns what is wrong with a pattern of manifests. That one matches nothing is an error
+// of a run, as other mistakes in manifests are.
+func (v validator) pattern(pattern string) string {
+	switch folder, glob := files.SplitGlob(v.c.Abs(pattern)); {
+	case isURL(pattern):
+		return fmt.Sprintf("%q is not on this machine; download it, or use a kustomization with remoteBases: true", pattern)
+	case glob != "":
+		for _, part := range strings.Split(glob, "/") {
+			if _, err := path.Match(part, ""); err != nil {
+				return fmt.Sprintf("%q is not a pattern: %v", part, err)
+			}
+		}
+		if name, err := filepath.Rel(v.c.Dir, folder); err == nil {
+			folder = name
+		}
+		return v.CheckFolder(v.c.Dir, folder)
+	case isFolder(v.c.Abs(pattern)):
+		return ""
+	}
+	return v.CheckFile(v.c.Dir, pattern)
+}
+
+// kustomization returns what is wrong with the folder of a kustomization.
+func (v validator) kustomization(folder string) string {
+	if isURL(folder) {
+		return fmt.Sprintf("%q is not on this machine; write a kustomization with it in its resources, and remoteBases: true",
+			folder)
+	}
+	if message := v.CheckFolder(v.c.Dir, folder); message != "" {
+		return message
+	}
+	for _, name := range []string{"kustomization.yml", "Kustomization"} {
+		if isFile(v.c.Abs(filepath.Join(folder, name))) {
+			return ""
+		}
+	}
+	return v.CheckFile(v.c.Dir, filepath.Join(folder, "kustomization.yaml"))
 }
 
 // dependencies checks what a release depends on.

@@ -107,6 +107,9 @@ func (s *Session) Load(ctx context.Context) (loop.Stages, error) {
 	files := before.Files()
 	c, err := config.Load(s.options.Source)
 	if err == nil {
+		err = c.CheckDeploys()
+	}
+	if err == nil {
 		c, err = s.narrow(ctx, c)
 	}
 	if err == nil {

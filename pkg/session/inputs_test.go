@@ -23,7 +23,7 @@ import (
 )
 
 // projectInputs is a project with every kind of input. After what is there at first it says what is
-// saved then: "" stands for no file.
+// saved then: "" stands for no file, and "gone" says that it is removed.
 var projectInputs = []struct{ name, before, after string }{
 	{"devloop.yaml", `
 apiVersion: devloop/v1
@@ -42,6 +42,8 @@ releases:
     hooks: { before: [{ command: [./migrate.sh] }], after: [{ command: [sh, smoke/test.sh] }] }
   - { name: packed, namespace: demo, chart: packed-1.0.0.tgz }
   - { name: fetched, namespace: demo, chart: "oci://registry.invalid/charts/fetched" }
+  - { name: plain, namespace: demo, manifests: [plain.yaml, "*-dev.yaml", "some/**/k8s/?.yaml", all] }
+  - { name: made, namespace: demo, kustomize: overlays/dev }
 local: { sync: true, requirements: requirements.txt }
 `, "again"},
 	{"local.yaml", "watch: { quiet: 10ms }\n", "watch: { quiet: 11ms }\n"},
@@ -84,6 +86,27 @@ dependencies:
 	{"charts/low/Chart.yaml", "", "name: low\n"},
 	{"charts/leaf/Chart.yaml", "", "name: leaf\n"},
 	{"packed-1.0.0.tgz", "archive", "another"},
+	{"plain.yaml", "a: 1\n", "a: 2\n"},
+	{"b-dev.yaml", "", "a: 1\n"},
+	{"some/deep/k8s/a.yaml", "a: 1\n", "a: 2\n"},
+	{"some/new/k8s/b.yaml", "", "a: 1\n"},
+	{"all/deep/a.yaml", "", "a: 1\n"},
+	{"all/a.json", "{}", "gone"},
+	{"overlays/dev/kustomization.yaml", `
+resources: [../../base, "https://host.invalid/a.yaml"]
+components: [../part]
+patches: [{ path: patch.yaml }]
+configMapGenerator: [{ name: settings, files: [color=files/color.txt], envs: [.env] }]
+`, "again"},
+	{"overlays/dev/patch.yaml", "a: 1\n", "a: 2\n"},
+	{"overlays/dev/files/color.txt", "red", "blue"},
+	{"overlays/dev/.env", "", "A=b\n"},
+	{"overlays/part/kustomization.yml", "", "resources: []\n"},
+	{"base/Kustomization", "resources: [web.yaml, more, later.yaml]\n", "again"},
+	{"base/web.yaml", "a: 1\n", "gone"},
+	{"base/later.yaml", "", "a: 1\n"},
+	{"base/more/kustomization.yaml", "resources: [a.yaml]\n", "again"},
+	{"base/more/a.yaml", "a: 1\n", "a: 2\n"},
 	{"migrate.sh", "true", "false"},
 	{"smoke/test.sh", "", "true"},
 	{"helm/repositories.yaml", "", "repositories: []\n"},
@@ -98,6 +121,8 @@ var neededOnce = []string{"token", "netrc", "id_ed25519", "docker/config.json"}
 var noInputs = []string{
 	"README.md", "app/notes.txt", "charts/web/settings.yaml~", "charts/web/.values.yaml.swp", "charts/web/templates/4913",
 	"charts/web/templates/#a.yaml#", "charts/lib/templates/b.yaml~", "charts/web/.git/index", ".values.yaml.swp",
+	"all/README.md", "all/deep/a.yaml~", "some/new/k8s/ab.yaml", "some/new/c.yaml", "deep/x-dev.yaml", "base/other.yaml",
+	"base/kustomization.yaml~", "overlays/dev/files/size.txt",
 	"app/lib/.x.py.swp", "app/lib/#x.py#", "values.yaml~",
 }
 
@@ -216,7 +241,13 @@ func TestEveryInputIsWatched(t *testing.T) {
 		if input.after == "again" {
 			input.after = input.before + "# again\n"
 		}
-		save(input.name, input.after)
+		if input.after == "gone" {
+			if err := os.Remove(filepath.Join(dir, input.name)); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			save(input.name, input.after)
+		}
 		if err := await(input.name); err != nil {
 			t.Errorf("%s: %v", input.name, err)
 		}

@@ -130,6 +130,9 @@ func (s *Session) open(ctx context.Context) error {
 // Open binds the forwards, opens the session and serves the forwards. leave closes all of it, the
 // forwards last. Which forwards belong to a part of the releases is known only once it is open.
 func Open(ctx context.Context, o Options) (s *Session, leave func() error, err error) {
+	if err := o.Config.CheckDeploys(); err != nil {
+		return nil, nil, err
+	}
 	availability := newAvailability(o.Sink)
 	bound := &forwards{}
 	if o.Config.Part == nil {
