@@ -167,7 +167,7 @@ func (m *modules) takeOne(root *tree.Node, w wanted) {
 	}
 	if list := root.Get("requires"); list != nil {
 		for _, item := range m.items(list) {
-			c.requires = append(c.requires, m.require(item, w, active)...)
+			c.requires = append(c.requires, m.require(item, w, root, active)...)
 		}
 	}
 	if w.isWanted {
@@ -183,17 +183,23 @@ func listed(profiles string) string {
 }
 
 // require takes what an item of requires names, and returns it.
-func (m *modules) require(n *tree.Node, by wanted, active []string) []*tree.Node {
+func (m *modules) require(n *tree.Node, by wanted, root *tree.Node, active []string) []*tree.Node {
 	w := wanted{at: n, path: by.path, name: by.name, dir: by.dir, isWanted: by.isWanted}
 	isElsewhere := false
 	elsewhere := func(*tree.Node) { isElsewhere = true }
 	var path *tree.Node
+	var names []*tree.Node // of profiles
 	m.section(n, keys{
 		"path":    into(&path),
 		"configs": func(n *tree.Node) { w.names = m.items(n) },
 		"activeProfiles": func(n *tree.Node) {
 			for _, item := range m.items(n) {
-				w.profiles = append(w.profiles, m.activeProfile(item, active)...)
+				if name, isActive := m.activeProfile(item, root, active); name != nil {
+					names = append(names, name)
+					if isActive {
+						w.profiles = append(w.profiles, name.Value)
+					}
+				}
 			}
 		},
 		"git": elsewhere, "googleCloudStorage": elsewhere, "googleCloudBuildRepoV2": elsewhere,
@@ -227,24 +233,32 @@ func (m *modules) require(n *tree.Node, by wanted, active []string) []*tree.Node
 			}
 		}
 	}
-	return m.take(w)
+	taken := m.take(w)
+	for _, name := range names {
+		if !slices.ContainsFunc(taken, func(root *tree.Node) bool { return profileOf(root, name.Value) != nil }) {
+			m.note(name, "nothing that is required here has this profile: ignored")
+		}
+	}
+	return taken
 }
 
-// activeProfile returns the name of a profile that is to apply to what is required, if it is.
-func (m *modules) activeProfile(n *tree.Node, active []string) []string {
-	var names, by []string
+// activeProfile returns the name of a profile of what is required, nil if there is none, and whether it
+// is to apply.
+func (m *modules) activeProfile(n, root *tree.Node, active []string) (name *tree.Node, isActive bool) {
+	isActive = true
 	m.section(n, keys{
-		"name": func(n *tree.Node) { names = []string{m.text(n)} },
+		"name": into(&name),
 		"activatedBy": func(n *tree.Node) {
+			isActive = len(m.items(n)) == 0
 			for _, item := range m.items(n) {
-				by = append(by, m.text(item))
+				isActive = isActive || slices.Contains(active, m.text(item))
+				if profileOf(root, item.Value) == nil {
+					m.note(item, "there is no such profile here: ignored")
+				}
 			}
 		},
 	})
-	if len(by) > 0 && !slices.ContainsFunc(by, func(name string) bool { return slices.Contains(active, name) }) {
-		return nil
-	}
-	return names
+	return name, isActive
 }
 
 // fileAt returns the file that a path means, "" if it reported that there is none.

@@ -126,6 +126,11 @@ sub/skaffold.yaml:5:1: "apiVersion" is missing: a skaffold.yaml has one in each 
 				"build: { artifacts: [{ image: i }] }\n"},
 			says: `skaffold.yaml:4:38: deploy.helm.releases[0].name: all is taken already, on line 4 of a/skaffold.yaml
 skaffold.yaml:5:31: build.artifacts[0].image: i is taken already, on line 5 of a/skaffold.yaml`},
+		{name: "profiles that are not there", files: map[string]string{
+			"skaffold.yaml":   head("all") + "requires: [{ path: a, activeProfiles: [{ name: p }, { name: q, activatedBy: [r] }] }]\n",
+			"a/skaffold.yaml": helm("a", "") + "profiles: [{ name: q }]\n"}, want: "a a/chart",
+			says: `skaffold.yaml:4:42: requires[0].activeProfiles[0].name: nothing that is required here has this profile: ignored
+skaffold.yaml:4:78: requires[0].activeProfiles[1].activatedBy[0]: there is no such profile here: ignored`},
 		{name: "one name in two files", files: map[string]string{
 			"skaffold.yaml": head("a") + "requires: [{ path: a }]\n", "a/skaffold.yaml": helm("a", "")},
 			says: `a/skaffold.yaml:3:19: metadata.name: the name a is taken already, on line 3 of skaffold.yaml`},
@@ -404,7 +409,7 @@ skaffold.yaml:7:34: profiles[1].activation[0].env: must be NAME=pattern, but is 
 }
 
 func TestVariablesForFlags(t *testing.T) {
-	activated(t, "p \nq ")
+	activated(t, "p \nq \nother \nalways ")
 	t.Setenv("SKAFFOLD_DEFAULT_REPO", "registry.example/team")
 	t.Setenv("SKAFFOLD_UPDATE_CHECK", "false")
 	write(t, envFile, "SKAFFOLD_PROFILE=p,q\nSKAFFOLD_MODULE=a\nSKAFFOLD_TAG=v1\n")
@@ -412,7 +417,7 @@ func TestVariablesForFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := releases(c), "q-a a/chart, p-a a/chart"; got != want {
+	if got, want := releases(c), "q-a a/chart, always-a a/chart, p-a a/chart"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	c.Notes = slices.DeleteFunc(c.Notes, func(n tree.Note) bool { return n.Harmless })

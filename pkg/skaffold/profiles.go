@@ -37,17 +37,25 @@ func (s *translation) profileNames(names, profiles *tree.Node) {
 	}
 }
 
+// profileOf returns the last profile with a name, nil if there is none.
+func profileOf(root *tree.Node, name string) *tree.Node {
+	for _, p := range slices.Backward(root.Get("profiles").List()) {
+		if n := p.Get("name"); n != nil && n.Value == name && name != "" {
+			return p
+		}
+	}
+	return nil
+}
+
 // active returns the names of the profiles that apply to a configuration, in their order: those that
 // activate themselves, and then those that are selected. "-name" switches one off. byContext is the
 // last one that applies because of the kube context.
 func (s *translation) active(root *tree.Node, selected []string) (names []string, byContext *tree.Node) {
-	known := map[string]bool{}
 	for _, p := range root.Get("profiles").List() {
 		name := p.Get("name")
-		if name == nil || name.Value == "" || known[name.Value] {
+		if name == nil || profileOf(root, name.Value) != p {
 			continue
 		}
-		known[name.Value] = true
 		if isActive, hasContext := s.activates(p); isActive {
 			names = append(names, name.Value)
 			if !slices.Contains(selected, name.Value) && !slices.Contains(selected, "-"+name.Value) {
@@ -61,7 +69,7 @@ func (s *translation) active(root *tree.Node, selected []string) (names []string
 	for _, name := range selected {
 		name, isOff := strings.CutPrefix(name, "-")
 		names = slices.DeleteFunc(names, func(other string) bool { return isOff && other == name })
-		if !isOff && known[name] && !slices.Contains(names, name) {
+		if !isOff && profileOf(root, name) != nil && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
@@ -114,12 +122,7 @@ func matches(pattern, value string) bool {
 // withProfiles merges the selected profiles over root. Load reports unknown ones.
 func (s *translation) withProfiles(root *tree.Node, selected []string) *tree.Node {
 	for _, name := range selected {
-		var profile *tree.Node // the last one with that name
-		for _, p := range root.Get("profiles").List() {
-			if n := p.Get("name"); n != nil && n.Value == name {
-				profile = p
-			}
-		}
+		profile := profileOf(root, name)
 		if profile == nil {
 			continue
 		}

@@ -728,9 +728,14 @@ func replaced(n, leaf, other *tree.Node) *tree.Node {
 // convert is what Load makes of the tree of a skaffold.yaml in dir, whatever stands in the file
 // there.
 func convert(root *tree.Node, dir string, profiles ...string) (*config.Config, error) {
+	return convertAll([]*tree.Node{root}, dir, profiles...)
+}
+
+// convertAll is convert for a file with several documents.
+func convertAll(documents []*tree.Node, dir string, profiles ...string) (*config.Config, error) {
 	return config.Load(config.Source{Files: []string{filepath.Join(dir, "skaffold.yaml")}, Profiles: profiles,
 		Translate: func(r *tree.Report, o tree.Original) *tree.Translation {
-			o.Documents = []*tree.Node{root}
+			o.Documents = documents
 			return Translate(r, o)
 		}})
 }
@@ -812,11 +817,23 @@ func FuzzSkaffold(f *testing.F) {
 	}
 	f.Add([]byte(skaffoldHead+".x: &x { image: worker, docker: &d { dockerfile: Dockerfile.worker } }\n"+
 		"build: { artifacts: [*x, { <<: *x, image: 8, docker: { <<: *d, target: 08 } }] }\n"), "", uint(3), "")
+	two := head("one") + "requires: [{ configs: [two], activeProfiles: [{ name: p }] }, { path: module }]\n---\n" + head("two") +
+		"build: { artifacts: [{ image: worker, docker: { dockerfile: Dockerfile.worker } }] }\n" +
+		"deploy: { kubeContext: a, statusCheckDeadlineSeconds: 5, helm: { releases: [{ name: r, chartPath: chart.tgz, " +
+		"namespace: n }] } }\nprofiles: [{ name: p, activation: [{ env: A=b }, { command: '!run' }] }]\n"
+	for i, value := range []string{"", "two", "one", "module", "../x", "[two]", "{ path: . }"} {
+		f.Add([]byte(two), "", uint(i+2), value)
+		f.Add([]byte(two+"requires: [{ configs: [one] }]\n"), "p,-p", uint(i+2), value)
+	}
 	dir := everything(f)
 	f.Fuzz(func(t *testing.T, text []byte, profile string, leaf uint, value string) {
 		r := &tree.Report{}
-		root := r.Parse(&tree.Origin{Name: "skaffold.yaml"}, text)
-		if v := root.Get("apiVersion"); len(r.Problems) > 0 || v == nil || !strings.HasPrefix(v.Value, "skaffold/") {
+		documents := r.ParseAll(&tree.Origin{Name: "skaffold.yaml"}, text)
+		if len(r.Problems) > 0 {
+			return
+		}
+		root := documents[0]
+		if v := root.Get("apiVersion"); v == nil || !strings.HasPrefix(v.Value, "skaffold/") {
 			return
 		}
 		// Most changes of the text are no YAML.
@@ -824,13 +841,14 @@ func FuzzSkaffold(f *testing.F) {
 			at := all[leaf%uint(len(all))]
 			if other := r.Build(root.Origin, parsed(value), at.Path); other != nil {
 				root = replaced(root, at, other)
+				documents[0] = root
 			}
 		}
 		var profiles []string
 		if profile != "" {
 			profiles = strings.Split(profile, ",")
 		}
-		c, err := convert(root, dir, profiles...)
+		c, err := convertAll(documents, dir, profiles...)
 		if e := (*tree.Error)(nil); errors.As(err, &e) {
 			if strings.Count(e.Error(), "\n") != len(e.Problems)-1 {
 				t.Errorf("not one line each: %v", e)
@@ -841,7 +859,7 @@ func FuzzSkaffold(f *testing.F) {
 			t.Errorf("not one line each: %v", reported(c, nil))
 		}
 		checkText(t, c)
-		if all := leaves(root); profile == "" && len(all) > 0 {
+		if all := leaves(root); profile == "" && len(all) > 0 && len(documents) == 1 {
 			checkLeaf(t, root, all[leaf%uint(len(all))], dir)
 		}
 	})
