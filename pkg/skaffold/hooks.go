@@ -69,7 +69,7 @@ func (s *translator) hook(n *tree.Node) *tree.Node {
 	}
 	if dir != nil {
 		command.Items = append([]*tree.Node{scalar(n, "sh"), scalar(n, "-c"), scalar(n, `cd "$0" && exec "$@"`),
-			scalar(n, escapeBraces(s.text(dir)))}, command.Items...)
+			scalar(n, escapeBraces(s.path(s.text(dir))))}, command.Items...)
 	}
 	hook := n.As(yaml.MappingNode, n.Path)
 	put(hook, "command", command)

@@ -162,7 +162,9 @@ func TestPathsOfModules(t *testing.T) {
 	const everyPath = "build: { artifacts: [{ image: I, docker: { secrets: [{ id: s, src: values.yaml }] } }, { image: " +
 		"J, context: chart, docker: { dockerfile: Dockerfile } }] }\n"
 	module := func(name string) string {
-		return helm(name, ", valuesFiles: [values.yaml], setFiles: { f: values.yaml }") +
+		return strings.Replace(helm(name, ", valuesFiles: [values.yaml], setFiles: { f: values.yaml }"), "helm: {",
+			"helm: { hooks: { before: [{ host: { command: [ls], dir: chart } }] },", 1) +
+			"manifests: { rawYaml: [values.yaml], kustomize: { paths: [chart] } }\n" +
 			strings.NewReplacer("I", "i-"+name, "J", "j-"+name).Replace(everyPath)
 	}
 	dir := repository(t, map[string]string{"sub/skaffold.yaml": module("sub") + "requires: [{ path: ../a }]\n",
@@ -183,6 +185,9 @@ func TestPathsOfModules(t *testing.T) {
 			t.Errorf("%s: %s, paths relative to %s", test.folder, c.Name, c.Dir)
 		}
 		for i, folder := range []string{test.a, test.main} {
+			if got := c.Hooks.Before[i].Command[3]; got != folder+"chart" {
+				t.Errorf("%s: the hook runs in %q", test.folder, got)
+			}
 			release, image, other := c.Releases[i], c.Images[2*i], c.Images[2*i+1]
 			got := []string{release.Chart, release.Values[0], image.Dockerfile, image.Secrets[0].File, other.Context,
 				other.Dockerfile}
