@@ -81,7 +81,8 @@ func (s *translator) nameArtifact(n *tree.Node) {
 		return
 	}
 	a.image = registryPort.ReplaceAllString(a.name, "")
-	if slices.ContainsFunc(s.artifacts, func(other artifact) bool { return other.image == a.image && other.name != a.name }) {
+	isTaken := func(other artifact) bool { return other.image == a.image && other.name != a.name }
+	if slices.ContainsFunc(s.artifacts, isTaken) {
 		a.image = strings.Replace(a.name, ":", "-", 1)
 	}
 	for _, other := range s.artifacts {
@@ -239,7 +240,8 @@ func (s *translator) kanikoOnly() keys {
 		"volumeMounts": s.lost("builds do not get these volumes"),
 	}
 	for _, key := range strings.Fields(`
-		buildContext buildContextCompressionLevel cache cleanup copyMaxRetries copyTimeout digestFile force ignorePaths image imagePullSecret
+		buildContext buildContextCompressionLevel cache cleanup copyMaxRetries copyTimeout digestFile force ignorePaths
+		image imagePullSecret
 		imageFSExtractRetry imageNameWithDigestFile initImage insecure insecurePull insecureRegistry logFormat
 		logTimestamp ociLayoutPath pushRetry registryCertificate registryMirror reproducible singleSnapshot
 		skipTLS skipTLSVerifyPull skipTLSVerifyRegistry skipUnusedStages snapshotMode tarPath useNewRun
@@ -282,7 +284,11 @@ func (s *translator) buildArgs(n, image *tree.Node, artifact string) {
 		return
 	}
 	slash := max(strings.LastIndex(artifact, "/"), 0)
-	s.own = map[string]string{"IMAGE_REPO": artifact[:slash], "IMAGE_NAME": strings.TrimPrefix(artifact[slash:], "/"), "IMAGE_TAG": "latest"}
+	name := strings.TrimPrefix(artifact[slash:], "/")
+	if slash == 0 {
+		name = "" // as for skaffold
+	}
+	s.own = map[string]string{"IMAGE_REPO": artifact[:slash], "IMAGE_NAME": name, "IMAGE_TAG": "latest"}
 	defer func() { s.own = nil }()
 	args := n.As(yaml.MappingNode, n.Path)
 	for _, e := range n.Entries {
@@ -306,7 +312,8 @@ func (s *translator) buildArgs(n, image *tree.Node, artifact string) {
 				continue
 			}
 			if strings.Contains(value.Value, "IMAGE_TAG") {
-				s.note(value, "IMAGE_TAG is latest for the build: the image's tag is a hash of what it is built from, and so of this")
+				s.note(value, "IMAGE_TAG is latest for the build: the tag is a hash of what the image is built from, this "+
+					"included")
 			}
 			value = scalar(value, escapeBraces(text))
 		}

@@ -80,6 +80,15 @@ func (known flags) with(read func(flag), names string) flags {
 	return known
 }
 
+// collect adds a flag to a list, but not again what both install and upgrade say.
+func collect(list *[]flag) func(flag) {
+	return func(f flag) {
+		if !slices.ContainsFunc(*list, func(other flag) bool { return other.value == f.value }) {
+			*list = append(*list, f)
+		}
+	}
+}
+
 // helmFlags are what flags of helm say for all releases.
 type helmFlags struct {
 	values, set, setString      []flag
@@ -99,7 +108,7 @@ func (s *translator) helmFlagsOf(n *tree.Node, commands []string) {
 		"--rollback-on-failure":        func(flag) { h.rollback = true },
 		"--skip-crds":                  s.say("CRDs of charts are applied all the same"),
 		"--no-hooks":                   s.say("hooks of charts run all the same"),
-		"--force":                      s.say("what cannot be changed in place is created again where devloop finds that out"),
+		"--force":                      s.say("devloop itself finds out what has to be created again"),
 		"--reuse-values":               s.say("values are those of this file and of the chart, whatever was deployed before"),
 		"--disable-openapi-validation": s.say("the API server checks what is deployed all the same"),
 		"--set-file=":                  s.instead("setFiles"),
@@ -110,10 +119,10 @@ func (s *translator) helmFlagsOf(n *tree.Node, commands []string) {
 		"--kubeconfig=":                s.instead("the variable KUBECONFIG of the environment"),
 		"--post-renderer=":             s.instead("a chart that needs no change"),
 	}
-	known.with(func(f flag) { h.values = append(h.values, f) }, "--values= -f=").
-		with(func(f flag) { h.set = append(h.set, f) }, "--set=").
-		with(func(f flag) { h.setString = append(h.setString, f) }, "--set-string=").
-		with(into(&h.namespace), "--namespace= -n=").with(into(&h.version), "--version=").with(into(&h.timeout), "--timeout=").
+	known.with(collect(&h.values), "--values= -f=").with(collect(&h.set), "--set=").
+		with(collect(&h.setString), "--set-string=").
+		with(into(&h.namespace), "--namespace= -n=").
+		with(into(&h.version), "--version=").with(into(&h.timeout), "--timeout=").
 		with(s.needless, "--debug --wait --wait-for-jobs --install -i --cleanup-on-fail --dependency-update --hide-notes "+
 			"--render-subchart-notes --reset-values --history-max= --description= --output= -o= --burst-limit= --qps=")
 	unused := func(n *tree.Node) {
@@ -139,7 +148,7 @@ func (s *translator) kubectlFlags(n *tree.Node) {
 	known := flags{
 		"--server-side":     s.needless,
 		"--force-conflicts": s.say("fields that others own are not taken from them; devloop names those owners"),
-		"--force":           s.say("what cannot be changed in place is created again where devloop finds that out"),
+		"--force":           s.say("devloop itself finds out what has to be created again"),
 		"--prune":           s.needless,
 		"--context=":        s.instead("deploy.kubeContext"),
 		"--kubeconfig=":     s.instead("the variable KUBECONFIG of the environment"),

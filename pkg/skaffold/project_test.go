@@ -46,7 +46,7 @@ func project(t testing.TB) string {
 	for _, name := range []string{
 		"Dockerfile.worker", "Dockerfile.client", "sub/Dockerfile", "values.yaml", "chart.tgz",
 		"deploy/dask-gateway/values.yaml", "deploy/dask-session/Chart.yaml",
-		"k8s/app.yaml", "kustomization.yaml",
+		"k8s/app.yaml", "kustomization.yaml", "overlay/kustomization.yaml", "more/x.yaml",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -242,7 +242,8 @@ func (s *translator) chart(n, release *tree.Node, source chartSource) bool {
 	}
 	switch {
 	case !hasVersions:
-		s.note(cmp.Or(source.version, version), "the chart has the version that it has: a version only chooses one of a repository's")
+		s.note(cmp.Or(source.version, version),
+			"the chart has the version that it has: a version only chooses one of a repository's")
 	default:
 		put(release, "version", version)
 	}

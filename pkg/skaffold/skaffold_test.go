@@ -228,7 +228,8 @@ func TestEveryKeyOfSkaffold(t *testing.T) {
 			"image":   `{{ image "worker" }}`, "of-x": `{{ repository "client" }}:{{ tag "client" }}`,
 			"domain": `{{ registry "client" }}/{{ path "client" }}`}},
 		{two.InlineValues, map[string]any{"text": `{{ "{{" }} .Release.Name }}`,
-			"deep": map[string]any{"list": []any{1.0, "two"}}, "list": []any{1.0, " two"}, "tags": []any{1.0, `{{ tag "worker" }}`}}},
+			"deep": map[string]any{"list": []any{1.0, "two"}}, "list": []any{1.0, " two"},
+			"tags": []any{1.0, `{{ tag "worker" }}`}}},
 		{two.SetString, map[string]string{"flag.b": "2", "file.text": `s{{ "{{" }}ecret` + "\n"}},
 		{two.DependsOn, []string{"one-x"}},
 		{c.Releases[0].Version, "1.0.0"},
@@ -300,7 +301,8 @@ var wrongSkaffold = []struct {
 			`not "skaffold/v1beta15"; ` +
 			`skaffold fix --overwrite -f skaffold.yaml writes a newer one`,
 	}},
-	{name: "unknown keys", text: skaffoldHead + "buld: {}\n.anchors: [&a 1]\nbuild: { artefacts: [] }\n" + oneRelease, want: []string{
+	{name: "unknown keys", text: skaffoldHead + "buld: {}\n.anchors: [&a 1]\nbuild: { artefacts: [] }\n" +
+		oneRelease, want: []string{
 		`skaffold.yaml:4:1: buld: skaffold has no such key, or devloop does not know it: ignored; did you mean "build"?`,
 		`skaffold.yaml:6:10: build.artefacts: skaffold has no such key, or devloop does not know it: ignored; ` +
 			`did you mean "artifacts"?`,
@@ -314,7 +316,8 @@ var wrongSkaffold = []struct {
 		`skaffold.yaml:5:68: deploy.statusCheckDeadlineSeconds: must be a number of seconds, but is text "soon"`,
 		`skaffold.yaml:6:14: portForward: must be a list, but is a mapping`,
 	}},
-	{name: "a name", text: "apiVersion: skaffold/v4beta1\nkind: Config\nmetadata: { name: My_App }\n" + oneRelease, want: []string{
+	{name: "a name", text: "apiVersion: skaffold/v4beta1\nkind: Config\nmetadata: { name: My_App }\n" +
+		oneRelease, want: []string{
 		`skaffold.yaml:3:19: metadata.name: "My_App" is no name for Kubernetes: the project is called my-app`,
 	}},
 	{name: "artifacts", text: skaffoldHead + `build:
@@ -438,8 +441,8 @@ var wrongSkaffold = []struct {
 		`skaffold.yaml:4:` + strconv.Itoa(82+len(runtime.GOOS)) +
 			`: deploy.helm.hooks.before[1].host.command[1]: must be a single value, but is a list`,
 	}},
-	{name: "commands around all", text: skaffoldHead + `deploy: { helm: { releases: [{ name: r, chartPath: chart.tgz }], ` +
-		`hooks: { after: [{ host: { command: [b] } }] } } }
+	{name: "commands around all", text: skaffoldHead + `deploy: { helm: { releases: [{ name: r, chartPath: chart.tgz }` +
+		`], hooks: { after: [{ host: { command: [b] } }] } } }
 `, want: []string{
 		`skaffold.yaml:4:30: deploy.helm.releases[0]: has no namespace: default is taken, whatever the kube context says`,
 		`skaffold.yaml:4:91: deploy.helm.hooks.after[0].host: the commands run around all releases, and only if any of ` +
@@ -620,7 +623,8 @@ func TestHarmlessNotes(t *testing.T) {
 	for name, want := range map[string]string{
 		"platform": "",
 		"v2":       "",
-		"everything": `requires[1] requires[2] requires[3] test verify customActions resourceSelector manifests.remoteManifests manifests.kpt ` +
+		"everything": `requires[1] requires[2] requires[3] test verify customActions resourceSelector ` +
+			`manifests.remoteManifests manifests.kpt ` +
 			`manifests.kustomize.buildArgs[0] manifests.kustomize.buildArgs[2] manifests.transform
 			deploy.kubectl.flags.apply[0] deploy.kubectl.remoteManifests deploy.cloudrun deploy.docker deploy.kpt
 			build.hooks build.artifacts[0].sync build.artifacts[0].docker.cliFlags[0] build.artifacts[1].kaniko.label

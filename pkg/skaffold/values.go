@@ -58,7 +58,8 @@ func (s *translator) values(release *tree.Node, v values) {
 				s.inform(at, "is empty: what the chart sets here is removed")
 				text = "null"
 			case setText(at) != at.Value:
-				s.inform(at, "skaffold makes %s of %s, and so helm --set gets that: quotes keep what is written", setText(at), at.Value)
+				s.inform(at, "skaffold makes %s of %s, and so helm --set gets that: quotes keep what is written",
+					setText(at), at.Value)
 			}
 			h.assign(at, path+"="+text, strvals.Parse)
 		})
