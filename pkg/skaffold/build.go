@@ -156,8 +156,8 @@ func (s *translator) artifact(a artifact, platforms, images *tree.Node) {
 // argument is an instruction of a Dockerfile.
 var argument = regexp.MustCompile(`(?mi)^[ \t]*ARG[ \t]+([a-z0-9_]+)`)
 
-// implicitArgs adds the build arguments that skaffold adds where the Dockerfile has them: how it was
-// started, and the references of other images.
+// implicitArgs adds the build arguments that skaffold adds where the Dockerfile has them: how it
+// was started, and the references of other images.
 func (s *translator) implicitArgs(n, image, requires *tree.Node, dockerfile string) {
 	full := tree.Abs(s.dir, dockerfile)
 	text, err := files.Read(full, maxConfig)

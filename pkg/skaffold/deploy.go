@@ -120,7 +120,7 @@ func (s *translator) kustomization(n *tree.Node) {
 	}
 }
 
-// localPaths reads a list of paths, or a single one. Those that lead to other machines are reported.
+// localPaths reads a list of paths, or a single one. Those to other machines are reported.
 func (s *translator) localPaths(n *tree.Node) (list []*tree.Node) {
 	items := []*tree.Node{n}
 	if !n.IsScalar() {
@@ -229,8 +229,8 @@ func (s *translator) appliedRelease(n *tree.Node, names ...string) *tree.Node {
 	return release
 }
 
-// namespaceFlag returns the namespace that skaffold's flag -n has from the environment, nil if there
-// is none.
+// namespaceFlag returns the namespace that skaffold's flag -n has from the environment, nil if
+// there is none.
 func (s *translator) namespaceFlag(n *tree.Node) *tree.Node {
 	if namespace := s.getenv("SKAFFOLD_NAMESPACE"); namespace != "" {
 		return scalar(n, namespace)

@@ -11,8 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// translated is the devloop.yaml that is made of a skaffold.yaml, without what every one has, and the
-// warnings.
+// translated is the devloop.yaml that is made of a skaffold.yaml, without what every one has, and
+// the warnings.
 func translated(t *testing.T, text string) (made, warnings string) {
 	t.Helper()
 	c, err := skaffolded(t, everything(t), text)
@@ -195,8 +195,8 @@ func TestHelmFlags(t *testing.T) {
 	}
 }
 
-// TestArguments holds what builds get: variables of the image itself, how skaffold was started, and the
-// images that it requires.
+// TestArguments holds what builds get: variables of the image itself, how skaffold was started, and
+// the images that it requires.
 func TestArguments(t *testing.T) {
 	dir := everything(t)
 	write(t, filepath.Join(dir, "Dockerfile.worker"), "ARG BASE\nFROM $BASE\narg SKAFFOLD_RUN_MODE=x\nARG TOP\n")

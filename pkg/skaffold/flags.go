@@ -20,8 +20,8 @@ type flag struct {
 // flags are what reads the flags of a program, by their names. A name that ends in = takes a value.
 type flags map[string]func(f flag)
 
-// read reads a list of flags. One that is not known, and has a value, is refused: nobody can tell what
-// is lost with it.
+// read reads a list of flags. One that is not known, and has a value, is refused: nobody can tell
+// what is lost with it.
 func (s *translator) read(program string, n *tree.Node, known flags) {
 	list := s.items(n)
 	for i := 0; i < len(list); i++ {
