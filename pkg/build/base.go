@@ -209,6 +209,20 @@ func (e *missingBaseError) Error() string {
 
 func (e *missingBaseError) Unwrap() error { return e.error }
 
+// MissingBase returns the repository of the base image that could not be found, if that is what err
+// is about, else "".
+func MissingBase(err error) (repository string) {
+	var missing *missingBaseError
+	if !errors.As(err, &missing) {
+		return ""
+	}
+	named, err := reference.ParseNormalizedNamed(missing.ref)
+	if err != nil {
+		return ""
+	}
+	return named.Name()
+}
+
 // copiesFrom tells whether a COPY --from or RUN --mount=from names the image by a single word, as
 // people write the name of a stage or of a named build context.
 func copiesFrom(dockerfile []byte, ref string) bool {

@@ -3,11 +3,16 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+
+	"github.com/distribution/reference"
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/node"
 )
@@ -104,10 +109,27 @@ func HashInputs(ctx context.Context, hasher *build.Builder, c *config.Config) (i
 		input, err := hasher.Hash(ctx, BuildInput(c, image, from))
 		inputs = append(inputs, input)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, hintAtImage(c, image, err))
 			continue
 		}
 		hashed[image.Name] = input
 	}
 	return inputs, errors.Join(errs...)
+}
+
+// hintAtImage says how an image is built from another one, if a base image that was not found is
+// called like one of the configuration.
+func hintAtImage(c *config.Config, image config.Image, err error) error {
+	base := build.MissingBase(err)
+	for _, other := range c.Images {
+		for _, repository := range repositories(c, other) {
+			named, parseErr := reference.ParseNormalizedNamed(repository)
+			if base == "" || parseErr != nil || named.Name() != base {
+				continue
+			}
+			return event.WithHint(err, fmt.Sprintf("if it is the image %s of %s: write ARG BASE and FROM $BASE, and add "+
+				"BASE: '{{ image %q }}' to images.%s.args", other.Name, filepath.Base(c.Path), other.Name, image.Name))
+		}
+	}
+	return err
 }

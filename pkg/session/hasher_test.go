@@ -11,6 +11,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // TestHashInputs: an image gets the reference of the one that it is built from, pushed or not, and
@@ -70,5 +71,26 @@ images:
 	}
 	if len(inputs) != 1 || len(inputs[0].Files) == 0 {
 		t.Errorf("what would mend it is not watched: %v", inputs)
+	}
+}
+
+// TestHintAtImage: a Dockerfile that names another image of the configuration by itself.
+func TestHintAtImage(t *testing.T) {
+	c := &config.Config{Dir: t.TempDir(), Path: "devloop.yaml", Images: []config.Image{
+		{Name: "base", Dockerfile: "Dockerfile.base", Context: ".", Aliases: []string{"127.0.0.1:1/base"}},
+		{Name: "app", Dockerfile: "Dockerfile.app", Context: "."}, {Name: "other", Dockerfile: "Dockerfile.other", Context: "."},
+	}}
+	for name, text := range map[string]string{"base": "FROM scratch\nLABEL a=b\n", "app": "FROM 127.0.0.1:1/base\n",
+		"other": "FROM 127.0.0.1:1/another\n"} {
+		if err := os.WriteFile(filepath.Join(c.Dir, "Dockerfile."+name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hasher := build.Remote("tcp://127.0.0.1:1", nil, t.TempDir())
+	for i, want := range []string{"", `add BASE: '{{ image "base" }}' to images.app.args`, "check the name"} {
+		_, err := hasher.Hash(t.Context(), BuildInput(c, c.Images[i], nil))
+		if got := event.Hint(hintAtImage(c, c.Images[i], err)); (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: the hint is %q", c.Images[i].Name, got)
+		}
 	}
 }
