@@ -110,20 +110,3 @@ func TestKeep(t *testing.T) {
 		t.Errorf("%+v", none)
 	}
 }
-
-// An image needs those that it is built from.
-func TestKeepBases(t *testing.T) {
-	image := func(name, base string) Image {
-		return Image{Name: name, Args: map[string]string{"BASE": `{{ image "` + base + `" }}`}}
-	}
-	c := &Config{Images: []Image{{Name: "base"}, image("mid", "base"), image("app", "mid"), image("other", "base"), {Name: "one"}}}
-	for needed, want := range map[string][]string{"app": {"base", "mid", "app"}, "other": {"base", "other"}, "one": {"one"}} {
-		var got []string
-		for _, kept := range c.Keep(Needs{Image: func(name string) bool { return name == needed }}).Images {
-			got = append(got, kept.Name)
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%s needs %v, not %v", needed, got, want)
-		}
-	}
-}
