@@ -144,9 +144,11 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 		return nil, nil, errors.Join(err, bound.close())
 	}
 	if o.Config.Part != nil {
-		if o.Config, err = s.narrow(ctx, o.Config); err == nil {
-			s.config.Store(o.Config)
-			bound, err = bind(ctx, o.Config, s.options.Sink)
+		var part *config.Config
+		if part, err = s.narrow(ctx, o.Config); err == nil {
+			s.config.Store(part)
+			ReportConfig(s.options.Sink, o.Config, part)
+			bound, err = bind(ctx, part, s.options.Sink)
 		}
 		if err != nil {
 			return nil, nil, errors.Join(err, s.Close())

@@ -42,6 +42,8 @@ func TestModes(t *testing.T) {
 		}
 	})
 
+	t.Run("a part of a project", testPart)
+
 	t.Run("in a terminal", func(t *testing.T) {
 		t.Parallel()
 		p := newProject(t, "small")
