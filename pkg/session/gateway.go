@@ -72,8 +72,8 @@ func askGateways(
 	return answers, silent, nil
 }
 
-// imagesOf returns the names of the images that a release names, or if there are none, of those that
-// no release names.
+// imagesOf returns the names of the images that a release names, or if there are none, of those
+// that no release names.
 func (e *expected) imagesOf(release int) []string {
 	if own := e.images[release]; len(own) > 0 {
 		return own

@@ -42,9 +42,6 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 	group.Go(func() error { return i.cluster.Ping(groupCtx) }) // nothing is reported of another cluster
 	group.Go(func() (err error) {
 		images, err = i.images(groupCtx, want)
-		for at, image := range images {
-			images[at].Names = repositories(want.config, image.Name)
-		}
 		return err
 	})
 	group.Go(func() (err error) {
@@ -105,6 +102,11 @@ func (i inspector) images(ctx context.Context, want *expected) ([]proof.Image, e
 		tag := image.Tag
 		images[at] = proof.Image{Name: image.Name, Ref: image.Ref, Hash: tag.TagStr(),
 			OnlyBase: isBase(want.config, image.Name) && !slices.Contains(named, image.Name)}
+		for _, of := range want.config.Images {
+			if of.Name == image.Name {
+				images[at].Names = repositories(want.config, of)
+			}
+		}
 		if i.push == nil {
 			images[at].Built = i.builtIDs(tag)
 			continue

@@ -52,7 +52,7 @@ func (s *Session) narrow(ctx context.Context, c *config.Config) (*config.Config,
 func (p platformStage) checkImages() error {
 	for _, r := range p.config.Releases {
 		for _, image := range p.config.OtherImages {
-			if p.deployer.Names(r.ID(), repositories(p.config, image)) {
+			if len(p.deployer.ImagesOf(r.ID(), repositories(p.config, image))) > 0 {
 				return event.Transient(fmt.Errorf("release %s names image %s only now; the next run builds it", r.ID(), image.Name))
 			}
 		}

@@ -82,7 +82,7 @@ func (s proofStage) Check(ctx context.Context, sink event.Sink, made *loop.Targe
 	for _, r := range s.config.Releases {
 		want.images = append(want.images, imagesOf(s.config, s.deployer, r))
 		for _, image := range s.config.Images {
-			for _, at := range s.deployer.ImagesOf(r.ID(), repositories(s.config, image.Name)) {
+			for _, at := range s.deployer.ImagesOf(r.ID(), repositories(s.config, image)) {
 				want.named = append(want.named, proof.Named{Name: image.Name, In: r.ID() + " " + at.Object, Image: at.Image})
 			}
 		}

@@ -26,11 +26,12 @@ func ReleaseFiles(c *config.Config) []string {
 	return files
 }
 
-// imagesOf returns the names of the images that a release names: in devloop.yaml, or in its objects.
+// imagesOf returns the names of the images that a release names: in devloop.yaml, or in its
+// objects.
 func imagesOf(c *config.Config, d *deploy.Deployer, r config.Release) []string {
 	names := r.Images()
 	for _, image := range c.Images {
-		if !slices.Contains(names, image.Name) && len(d.ImagesOf(r.ID(), repositories(c, image.Name))) > 0 {
+		if !slices.Contains(names, image.Name) && len(d.ImagesOf(r.ID(), repositories(c, image))) > 0 {
 			names = append(names, image.Name)
 		}
 	}
@@ -47,15 +48,9 @@ func namespaceOf(c *config.Config, d *deploy.Deployer, image string) string {
 	return ""
 }
 
-// repositories returns by which repositories objects may name the image.
-func repositories(c *config.Config, image string) []string {
-	names := []string{image, c.Repository(image)}
-	for _, of := range c.Images {
-		if of.Name == image {
-			names = append(names, of.Aliases...)
-		}
-	}
-	return names
+// repositories returns by which repositories objects may name an image.
+func repositories(c *config.Config, image config.Image) []string {
+	return append([]string{image.Name, c.Repository(image.Name)}, image.Aliases...)
 }
 
 // releases returns the releases of devloop.yaml. Their templates are not filled in.
@@ -81,7 +76,7 @@ func ResolvedReleases(c *config.Config, target *loop.Target) ([]deploy.Release, 
 	refs := target.Refs()
 	images := map[string]string{}
 	for _, image := range c.Images {
-		for _, repository := range repositories(c, image.Name) {
+		for _, repository := range repositories(c, image) {
 			if ref := refs[image.Name]; ref != "" {
 				images[repository] = ref
 			}
