@@ -116,8 +116,8 @@ func (b builtImages) set(files map[string]string) (set []SetImage, err error) {
 	return set, nil
 }
 
-// setDocument sets the images of one document. One that is no YAML stays as it is: Helm says what is
-// wrong with it.
+// setDocument sets the images of one document. One that is no YAML stays as it is: Helm says what
+// is wrong with it.
 func (b builtImages) setDocument(text string) (document string, set []SetImage, err error) {
 	if !b.mayBeIn(text) {
 		return text, nil, nil
@@ -314,7 +314,8 @@ func (d *Deployer) setImages(r Release, images []ContainerImage) {
 }
 
 // ImagesOf returns where the objects of a release name an image of one of the repositories: as they
-// were last rendered, or else as they are deployed. Before the release is validated, it is not known.
+// were last rendered, or else as they are deployed. Before the release is validated, it is not
+// known.
 func (d *Deployer) ImagesOf(release string, repositories []string) (images []ContainerImage) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

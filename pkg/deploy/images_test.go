@@ -45,36 +45,48 @@ func TestImagesAreSet(t *testing.T) {
 		text string
 		want string // where, in which object, instead of what
 	}{
-		"a tag":                 {pod + "app:latest", "pod/web spec.containers[a].image app:latest"},
-		"no tag":                {pod + "app", "pod/web spec.containers[a].image app"},
-		"an empty tag":          {pod + "'app:'", "pod/web spec.containers[a].image app:"},
-		"a digest":              {pod + "app@sha256:" + strings.Repeat("a", 64), "app@sha256:"},
-		"both":                  {pod + "app:1.0@sha256:" + strings.Repeat("a", 64), "app:1.0@sha256:"},
-		"a comment":             {pod + "app:dev  # built", "app:dev"},
-		"single quotes":         {pod + "'app:dev'", "app:dev"},
-		"double quotes":         {pod + `"app:dev"`, "app:dev"},
-		"a folded text":         {pod + ">-\n      app:dev\n", "app:dev"},
-		"Docker's library":      {pod + "docker.io/library/app:1", "docker.io/library/app:1"},
-		"an alias":              {pod + "localhost:5000/team/app:1", "localhost:5000/team/app:1"},
-		"one that is pushed":    {pod + "worker:1", "worker:1"},
-		"an older one":          {pod + "registry.example/w/worker:1", "registry.example/w/worker:1"},
-		"a carriage return":     {strings.ReplaceAll(pod+"app:1\n", "\n", "\r\n"), "app:1"},
-		"flow style":            {in("{containers: [{name: a, image: app:1}]}"), "spec.containers[a].image app:1"},
-		"JSON":                  {`{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"image":"app:1"}]}}`, "spec.containers[0].image"},
-		"an anchor":             {in("{containers: [{name: a, image: &i app:1}], initContainers: [{name: b, image: *i}]}"), "spec.initContainers[b].image"},
-		"an init container":     {in("{initContainers: [{name: a, image: app:1}]}"), "spec.initContainers[a].image app:1"},
-		"an ephemeral one":      {in("{ephemeralContainers: [{name: a, image: app:1}]}"), "spec.ephemeralContainers[a].image"},
-		"an image volume":       {in("{volumes: [{name: v, image: {reference: app:1}}]}"), "spec.volumes[v].image.reference app:1"},
-		"a deployment":          {workload("Deployment", "{template: {spec: {containers: [{name: a, image: app}]}}}"), "deployment/web spec.template.spec.containers[a].image"},
-		"a cron job":            {workload("CronJob", "{jobTemplate: {spec: {template: {spec: {containers: [{image: app}]}}}}}"), "spec.jobTemplate.spec.template.spec.containers[0].image"},
-		"a list":                {"apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(pod, "\n", "\n  ") + "app:1", "pod/web spec.containers[a].image"},
-		"a pod template":        {custom("{template: {spec: {containers: [{name: a, image: app}]}}}"), "workflow/web- spec.template.spec.containers[a].image"},
-		"an Argo template":      {custom("{templates: [{name: t, container: {image: app:1}}]}"), "workflow/web- spec.templates[t].container.image"},
-		"an Argo script":        {custom("{templates: [{name: t, script: {image: app:1, source: print}}]}"), "spec.templates[t].script.image"},
-		"a resource's own":      {custom("{image: app:1}"), "workflow/web- spec.image app:1"},
-		"an object in a CR":     {custom("{manifest: {apiVersion: v1, kind: Pod, metadata: {name: in}, spec: {containers: [{image: app}]}}}"), "pod/in spec.containers[0].image"},
+		"a tag":              {pod + "app:latest", "pod/web spec.containers[a].image app:latest"},
+		"no tag":             {pod + "app", "pod/web spec.containers[a].image app"},
+		"an empty tag":       {pod + "'app:'", "pod/web spec.containers[a].image app:"},
+		"a digest":           {pod + "app@sha256:" + strings.Repeat("a", 64), "app@sha256:"},
+		"both":               {pod + "app:1.0@sha256:" + strings.Repeat("a", 64), "app:1.0@sha256:"},
+		"a comment":          {pod + "app:dev  # built", "app:dev"},
+		"single quotes":      {pod + "'app:dev'", "app:dev"},
+		"double quotes":      {pod + `"app:dev"`, "app:dev"},
+		"a folded text":      {pod + ">-\n      app:dev\n", "app:dev"},
+		"Docker's library":   {pod + "docker.io/library/app:1", "docker.io/library/app:1"},
+		"an alias":           {pod + "localhost:5000/team/app:1", "localhost:5000/team/app:1"},
+		"one that is pushed": {pod + "worker:1", "worker:1"},
+		"an older one":       {pod + "registry.example/w/worker:1", "registry.example/w/worker:1"},
+		"a carriage return":  {strings.ReplaceAll(pod+"app:1\n", "\n", "\r\n"), "app:1"},
+		"flow style":         {in("{containers: [{name: a, image: app:1}]}"), "spec.containers[a].image app:1"},
+		"JSON": {`{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"image":"app:1"}]}}`,
+			"spec.containers[0].image"},
+		"an anchor": {in("{containers: [{name: a, image: &i app:1}], initContainers: [{name: b, image: *i}]}"),
+			"spec.initContainers[b].image"},
+		"an init container": {in("{initContainers: [{name: a, image: app:1}]}"), "spec.initContainers[a].image app:1"},
+		"an ephemeral one":  {in("{ephemeralContainers: [{name: a, image: app:1}]}"), "spec.ephemeralContainers[a].image"},
+		"an image volume": {in("{volumes: [{name: v, image: {reference: app:1}}]}"),
+			"spec.volumes[v].image.reference app:1"},
+		"a deployment": {workload("Deployment", "{template: {spec: {containers: [{name: a, image: app}]}}}"),
+			"deployment/web spec.template.spec.containers[a].image"},
+		"a cron job": {workload("CronJob", "{jobTemplate: {spec: {template: {spec: {containers: [{image: app}]}}}}}"),
+			"spec.jobTemplate.spec.template.spec.containers[0].image"},
+		"a list": {"apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(pod, "\n", "\n  ") + "app:1",
+			"pod/web spec.containers[a].image"},
+		"a pod template": {custom("{template: {spec: {containers: [{name: a, image: app}]}}}"),
+			"workflow/web- spec.template.spec.containers[a].image"},
+		"an Argo template": {custom("{templates: [{name: t, container: {image: app:1}}]}"),
+			"workflow/web- spec.templates[t].container.image"},
+		"an Argo script": {custom("{templates: [{name: t, script: {image: app:1, source: print}}]}"),
+			"spec.templates[t].script.image"},
+		"a resource's own": {custom("{image: app:1}"), "workflow/web- spec.image app:1"},
+		"an object in a CR": {custom("{manifest: {apiVersion: v1, kind: Pod, metadata: {name: in}, " +
+			"spec: {containers: [{image: app}]}}}"),
+			"pod/in spec.containers[0].image"},
 		"after other documents": {"a: 1\n---\n# b\n--- \n" + pod + "app:1\n---\nc: 1\n", "pod/web"},
-		"on the separator's line": {"--- " + in("{containers: [{name: a, image: app:1}]}")[len("apiVersion: v1\n"):] + "\napiVersion: v1",
+		"on the separator's line": {"--- " + in("{containers: [{name: a, image: app:1}]}")[len("apiVersion: v1\n"):] +
+			"\napiVersion: v1",
 			"pod/web"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -110,16 +122,22 @@ func TestImagesAreSet(t *testing.T) {
 func TestOtherTextIsNoImage(t *testing.T) {
 	in := func(kind, rest string) string { return "apiVersion: " + kind + "\nmetadata: {name: app}\n" + rest }
 	for name, text := range map[string]string{
-		"another image":              in("v1\nkind: Pod", "spec: {containers: [{image: app2:1}, {image: my/app}, {image: app/x}, {image: x.io/app}]}"),
-		"an image that is right":     in("v1\nkind: Pod", "spec: {containers: [{image: 'app:0123456789abcdef'}]} # app"),
-		"an environment variable":    in("v1\nkind: Pod", "spec: {containers: [{env: [{name: image, value: 'app:1'}], args: ['--image=app:1', 'app:1']}]}"),
-		"a ConfigMap":                in("v1\nkind: ConfigMap", "data: {image: 'app:1', containers: 'app:1'}"),
-		"a ConfigMap in a list":      "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: ConfigMap, data: {image: app}}]\n",
-		"a Secret":                   in("v1\nkind: Secret", "stringData: {image: 'app:1'}"),
-		"a definition":               in("apiextensions.k8s.io/v1\nkind: CustomResourceDefinition", "spec: {default: {image: app, containers: [{image: app}]}}"),
-		"a block device":             in("v1\nkind: Pod", "spec: {volumes: [{name: a, rbd: {image: app, pool: p}}]}"),
-		"a block device in a CR":     in("a.io/v1\nkind: A", "spec: {volumes: [{name: a, rbd: {image: app}}]}"),
-		"labels":                     in("a.io/v1\nkind: A", "spec: {selector: {matchLabels: {image: app}}, template: {metadata: {labels: {image: app}, annotations: {image: app}}}}"),
+		"another image": in("v1\nkind: Pod",
+			"spec: {containers: [{image: app2:1}, {image: my/app}, {image: app/x}, {image: x.io/app}]}"),
+		"an image that is right": in("v1\nkind: Pod", "spec: {containers: [{image: 'app:0123456789abcdef'}]} # app"),
+		"an environment variable": in("v1\nkind: Pod",
+			"spec: {containers: [{env: [{name: image, value: 'app:1'}], args: ['--image=app:1', 'app:1']}]}"),
+		"a ConfigMap": in("v1\nkind: ConfigMap", "data: {image: 'app:1', containers: 'app:1'}"),
+		"a ConfigMap in a list": "apiVersion: v1\nkind: List\nitems:\n" +
+			"- {apiVersion: v1, kind: ConfigMap, data: {image: app}}\n",
+		"a Secret": in("v1\nkind: Secret", "stringData: {image: 'app:1'}"),
+		"a definition": in("apiextensions.k8s.io/v1\nkind: CustomResourceDefinition",
+			"spec: {default: {image: app, containers: [{image: app}]}}"),
+		"a block device":         in("v1\nkind: Pod", "spec: {volumes: [{name: a, rbd: {image: app, pool: p}}]}"),
+		"a block device in a CR": in("a.io/v1\nkind: A", "spec: {volumes: [{name: a, rbd: {image: app}}]}"),
+		"labels": in("a.io/v1\nkind: A",
+			"spec: {selector: {matchLabels: {image: app}}, template: {metadata: "+
+				"{labels: {image: app}, annotations: {image: app}}}}"),
 		"a field of another kind":    in("v1\nkind: Service", "spec: {image: app, selector: {image: app}}"),
 		"an image of several fields": in("a.io/v1\nkind: A", "spec: {image: {repository: app, tag: latest}}"),
 		"no text":                    in("a.io/v1\nkind: A", "spec: {image: 1, app: [image]}"),
@@ -127,7 +145,8 @@ func TestOtherTextIsNoImage(t *testing.T) {
 		"what is no YAML":            "apiVersion: v1\nkind: Pod\n spec: {containers: [{image: app:1}]}\n\t- x",
 		"nothing":                    " \n",
 		"a scalar":                   "app:1",
-		"no reference":               in("v1\nkind: Pod", "spec: {containers: [{image: 'App:1'}, {image: '<no value>/app'}, {image: 'my app'}, {image: ''}]}"),
+		"no reference": in("v1\nkind: Pod",
+			"spec: {containers: [{image: 'App:1'}, {image: '<no value>/app'}, {image: 'my app'}, {image: ''}]}"),
 	} {
 		if now, set := setIn(t, text); now != text || len(set) > 0 {
 			t.Errorf("%s: %v in\n%s", name, set, now)
@@ -168,7 +187,8 @@ spec:
 `
 	before, after := "# first\nb: 1.10 # comment\na:   {x: 0x10}\n", "\nz: 'no'\ny: [ ]\n"
 	text, set := setIn(t, before+"---\n"+document+"---"+after)
-	if len(set) != 1 || !strings.HasPrefix(text, before+"---\n# devloop: ") || !strings.HasSuffix(text+"\n", "\n---"+after) {
+	if len(set) != 1 || !strings.HasPrefix(text, before+"---\n# devloop: ") ||
+		!strings.HasSuffix(text+"\n", "\n---"+after) {
 		t.Fatalf("%v in\n%s", set, text)
 	}
 	read := func(text string) (content map[string]any) {
@@ -230,7 +250,8 @@ func decodeMapping(text string) (map[string]any, error) {
 // However a chart comes by the name of an image, its objects and hooks get what was built.
 func TestImagesOfAChart(t *testing.T) {
 	pod := func(name, image string) string {
-		return "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + "}\nspec: {containers: [{name: c, image: " + image + "}]}\n"
+		return "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + "}\n" +
+			"spec: {containers: [{name: c, image: " + image + "}]}\n"
 	}
 	hook := func(name, image string) string {
 		return strings.Replace(pod(name, image), "}\n", ", annotations: {helm.sh/hook: \"pre-install,test\"}}\n", 1)
@@ -304,50 +325,42 @@ func TestImagesOfAChart(t *testing.T) {
 // A release is as old as the images that it names, and no other.
 func TestImagesAreInputs(t *testing.T) {
 	d := records(t, permits{})
-	r := demoRelease
-	deployed := func(image string) contents {
-		return contents{images: []ContainerImage{{Image: image}, {Image: "nginx:1"}}}
-	}
-	inputs := func(images map[string]string, named contents) string {
-		want := desired{Release: r, inputs: "abc"}
-		want.Images = images
-		return want.inputsWith(named.images)
-	}
-	same := func(images map[string]string, named contents, label string) bool {
-		t.Helper()
-		want := desired{Release: r, inputs: "abc"}
-		want.Images = images
-		d.revisionContents[revisionID(r, 1)] = named
-		found, err := d.upToDate(t.Context(), revision{version: 1, status: release.StatusDeployed, labels: map[string]string{
-			labelProject: "demo", labelRevision: "1", labelInputs: label}}, want)
-		if err != nil {
-			t.Fatal(err)
+	wants := func(images string) desired {
+		want := desired{Release: demoRelease, inputs: "abc"}
+		want.Images = map[string]string{}
+		for pair := range strings.FieldsSeq(images) {
+			name, ref, _ := strings.Cut(pair, "=")
+			want.Images[name] = ref
 		}
-		return found
+		return want
 	}
-	built := map[string]string{"app": "app:1", "other": "other:1"}
-	label := inputs(built, deployed("app:1"))
+	names := func(image string) []ContainerImage { return []ContainerImage{{Image: image}, {Image: "nginx:1"}} }
+	before := wants("app=app:1 other=other:1")
+	label := before.inputsWith(names("app:1"))
 	for name, test := range map[string]struct {
-		images map[string]string
-		named  contents
+		images string // of devloop.yaml
+		named  string // by the release
 		label  string
 		want   bool
 	}{
-		"nothing changed":               {built, deployed("app:1"), label, true},
-		"its image changed":             {map[string]string{"app": "app:2", "other": "other:1"}, deployed("app:1"), label, false},
-		"another image changed":         {map[string]string{"app": "app:1", "other": "other:2"}, deployed("app:1"), label, true},
-		"another image came":            {map[string]string{"app": "app:1", "new": "new:1"}, deployed("app:1"), label, true},
-		"it has a new alias":            {map[string]string{"app": "app:1", "my/app": "app:1"}, deployed("app:1"), label, false},
-		"another one has an alias":      {map[string]string{"app": "app:1", "my/other": "other:1"}, deployed("app:1"), label, true},
-		"its image is built no more":    {map[string]string{"other": "other:1"}, deployed("app:1"), label, false},
-		"nothing is built any more":     {nil, deployed("app:1"), label, false},
-		"one of its images is built":    {map[string]string{"app": "app:1", "nginx": "nginx:2"}, deployed("app:1"), label, false},
-		"it names none":                 {built, deployed("else"), "abc", true},
-		"it came from before the step":  {built, deployed("app:1"), "abc", false},
-		"it names a stale image by now": {built, deployed("app:0"), "abc", false},
+		"nothing changed":               {"app=app:1 other=other:1", "app:1", label, true},
+		"its image changed":             {"app=app:2 other=other:1", "app:1", label, false},
+		"another image changed":         {"app=app:1 other=other:2", "app:1", label, true},
+		"another image came":            {"app=app:1 new=new:1", "app:1", label, true},
+		"it has a new alias":            {"app=app:1 my/app=app:1", "app:1", label, false},
+		"another one has an alias":      {"app=app:1 my/other=other:1", "app:1", label, true},
+		"its image is built no more":    {"other=other:1", "app:1", label, false},
+		"nothing is built any more":     {"", "app:1", label, false},
+		"one of its images is built":    {"app=app:1 nginx=nginx:2", "app:1", label, false},
+		"it names none":                 {"app=app:1 other=other:1", "else", "abc", true},
+		"it came from before the step":  {"app=app:1", "app:1", "abc", false},
+		"it names a stale image by now": {"app=app:1", "app:0", "abc", false},
 	} {
-		if same(test.images, test.named, test.label) != test.want {
-			t.Errorf("%s: unchanged is not %t", name, test.want)
+		d.revisionContents[revisionID(demoRelease, 1)] = contents{images: names(test.named)}
+		last := revision{version: 1, status: release.StatusDeployed,
+			labels: map[string]string{labelProject: "demo", labelRevision: "1", labelInputs: test.label}}
+		if same, err := d.upToDate(t.Context(), last, wants(test.images)); err != nil || same != test.want {
+			t.Errorf("%s: unchanged is %t, %v", name, same, err)
 		}
 	}
 	if len(label) > 63 {

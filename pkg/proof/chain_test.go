@@ -185,7 +185,8 @@ func TestChainReadsTheSameEverywhere(t *testing.T) {
 	named := []Named{{"client", "ns/session deployment/session", "client:1"},
 		{"client", "ns/session deployment/session", "client:1"}, // of an init container
 		{"worker", "ns/session deployment/session", "worker:1"}}
-	got := slices.DeleteFunc(Chain(images, named, containers, answers), func(l event.Link) bool { return l.Image != "client" })
+	got := slices.DeleteFunc(Chain(images, named, containers, answers),
+		func(l event.Link) bool { return l.Image != "client" })
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %s\nwant %s", got, event.Links(want))
 	}
