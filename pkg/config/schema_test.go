@@ -365,6 +365,7 @@ var unseen = map[string]string{
 	"images from images":         "they are text",
 	"templates of inline values": "they are text",
 	"hooks around all":           "templates are text",
+	"aliases of two images":      "for the whole of the file",
 	"verify and local":           "what is an image, and what is there, is for the whole of the file",
 	"too short":                  "durations have no order in JSON",
 }

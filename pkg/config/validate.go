@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/distribution/reference"
+
 	"github.com/devloop/devloop/pkg/config/tree"
 	"github.com/devloop/devloop/pkg/files"
 )
@@ -31,6 +33,7 @@ func validate(r *tree.Report, c *Config) {
 		v.image(&c.Images[i], c.root.Get("images").Entries[i])
 	}
 	v.bases()
+	v.aliases()
 	v.releases(c.root.Get("releases").List())
 	v.templates(c.root.Get("hooks"))
 	for i, verify := range c.Verify {
@@ -140,6 +143,31 @@ func inBuildOrder(images []Image) []Image {
 		add(image)
 	}
 	return ordered
+}
+
+// aliases reports names that stand for two images.
+func (v validator) aliases() {
+	normalized := func(name string) string {
+		if named, err := reference.ParseNormalizedNamed(name); err == nil {
+			return named.Name()
+		}
+		return name
+	}
+	owners := map[string]string{}
+	for _, image := range v.c.Images {
+		owners[normalized(image.Name)] = image.Name
+		owners[normalized(v.c.Repository(image.Name))] = image.Name
+	}
+	for i, image := range v.c.Images {
+		for j, alias := range image.Aliases {
+			name := normalized(alias)
+			if owner, taken := owners[name]; taken && owner != image.Name {
+				v.Wrong(v.c.root.Get("images").Entries[i].Value.Get("aliases").Items[j],
+					"%q stands for the image %q already", alias, owner)
+			}
+			owners[name] = image.Name
+		}
+	}
 }
 
 func isFile(path string) bool {

@@ -55,6 +55,12 @@ var wrong = []struct {
 		`devloop.yaml:6:3: forwards[0]: needs one of these keys: service, deployment, statefulset, pod, selector`,
 		`devloop.yaml:6:5: forwards[0]: unknown key "servce"; did you mean "service"?`,
 	}},
+	{"aliases of two images", head + "images:\n" +
+		"  values: { dockerfile: values.yaml, aliases: [x.io/v, docker.io/library/values, x.io/v] }\n" +
+		"  other: { dockerfile: values.yaml, aliases: [x.io/v, docker.io/library/values] }\n", []string{
+		`devloop.yaml:5:47: images.other.aliases[0]: "x.io/v" stands for the image "values" already`,
+		`devloop.yaml:5:55: images.other.aliases[1]: "docker.io/library/values" stands for the image "values" already`,
+	}},
 	{"hooks around all", head + "hooks:\n  before: [{ command: [echo, '{{ image \"x\" }}'] }]\n", []string{
 		`devloop.yaml:4:30: hooks.before[0].command[1]: no image is called "x"`,
 	}},
