@@ -385,6 +385,10 @@ func (c *helmClient) mayDelete(info *resource.Info, o metav1.Object) (deletes, o
 	}
 	switch {
 	case named.isNamespace(): // all that is in it would go; see deleteNamespace
+		if belongsTo(o, c.release) {
+			c.stage.Note("namespace stays, an earlier devloop or Helm itself made it for the release",
+				"namespace", event.Name(named.name))
+		}
 		return false, true
 	case c.moves(named):
 		return false, true

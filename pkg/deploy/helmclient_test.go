@@ -82,7 +82,8 @@ func (s *objectServer) answer(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodDelete {
 		var options metav1.DeleteOptions
 		if err := json.Unmarshal(body, &options); err != nil || options.Preconditions == nil ||
-			*options.Preconditions.UID != there.GetUID() {
+			*options.Preconditions.UID != there.GetUID() ||
+			*options.Preconditions.ResourceVersion != there.GetResourceVersion() {
 			status(http.StatusConflict, metav1.StatusReasonConflict)
 			return
 		}
@@ -143,23 +144,34 @@ func TestHelmDeletesOnlyWhatIsOfTheRelease(t *testing.T) {
 	server := newObjectServer(t, of("ConfigMap", "ours", ofRelease("web")), of("ConfigMap", "theirs", ofRelease("other")),
 		of("ConfigMap", "bare"),
 		of("ConfigMap", "kept", annotated(kube.AnnotationRelease, "web", kube.AnnotationReleaseNamespace, "demo",
-			helmkube.ResourcePolicyAnno, helmkube.KeepPolicy)), of("ConfigMap", "replaced", ofRelease("web")))
-	server.looked = func(name string) { // and before it is deleted someone recreates it
-		if name == "replaced" {
+			helmkube.ResourcePolicyAnno, helmkube.KeepPolicy)), of("ConfigMap", "replaced", ofRelease("web")),
+		of("ConfigMap", "taken", ofRelease("web")), of("ConfigMap", "touched", ofRelease("web")),
+		of("ConfigMap", "moves", ofRelease("web")))
+	changed := map[string]bool{}
+	server.looked = func(name string) { // and before it is deleted someone recreates or changes it
+		switch {
+		case name == "replaced":
 			server.objects[name] = of("ConfigMap", name, func(u *unstructured.Unstructured) { u.SetUID("another") })
+		case name == "taken" && !changed[name]:
+			server.objects[name] = of("ConfigMap", name, ofRelease("other"),
+				func(u *unstructured.Unstructured) { u.SetResourceVersion("2") })
+		case name == "touched" && !changed[name]:
+			server.objects[name].SetResourceVersion("2")
 		}
+		changed[name] = true
 	}
 	helm, foreign := server.helm()
-	result, errs := helm.DeleteWithPropagationPolicy(server.list(t, "ours", "theirs", "bare", "kept", "replaced", "gone"),
-		metav1.DeletePropagationBackground)
+	helm.moves = func(o object) bool { return o.name == "moves" }
+	result, errs := helm.DeleteWithPropagationPolicy(server.list(t, "ours", "theirs", "bare", "kept", "replaced", "taken",
+		"touched", "moves", "gone"), metav1.DeletePropagationBackground)
 	if len(errs) > 0 || result == nil {
 		t.Fatal(errs)
 	}
-	if got := server.names(); !slices.Equal(got, []string{"bare", "kept", "replaced", "theirs"}) {
+	if got := server.names(); !slices.Equal(got, []string{"bare", "kept", "moves", "replaced", "taken", "theirs"}) {
 		t.Errorf("left are %q", got)
 	}
 	slices.Sort(*foreign)
-	if !slices.Equal(*foreign, []string{"configmap/bare", "configmap/theirs"}) {
+	if !slices.Equal(*foreign, []string{"configmap/bare", "configmap/taken", "configmap/theirs"}) {
 		t.Errorf("of others are %q", *foreign)
 	}
 }
