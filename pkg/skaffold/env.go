@@ -11,11 +11,10 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/devloop/devloop/pkg/config/tree"
 	"github.com/devloop/devloop/pkg/files"
+	"github.com/devloop/devloop/pkg/skaffold/dotenv"
 )
 
 // envFile has variables that skaffold adds to its environment before it reads skaffold.yaml.
@@ -72,17 +71,17 @@ func (s *translation) readVariables(main *tree.Node) {
 		note(envFile, line, message+": nothing of this file is used, as skaffold does")
 	}
 	for _, v := range list {
-		s.variables[v.name] = v.value
-		noteFlag(envFile, v.line, v.name, v.value)
-		if forTools.MatchString(v.name) {
-			note(envFile, v.line, v.name+" fills in templates alone: export it, and devloop itself goes by it")
+		s.variables[v.Name] = v.Value
+		noteFlag(envFile, v.Line, v.Name, v.Value)
+		if forTools.MatchString(v.Name) {
+			note(envFile, v.Line, v.Name+" fills in templates alone: export it, and devloop itself goes by it")
 		}
 	}
 }
 
 // readEnv reads the skaffold.env in a folder. The message says why it cannot be read; that it is not
 // there is no reason to say anything.
-func readEnv(dir string) (list []setting, line int, message string) {
+func readEnv(dir string) (list []dotenv.Variable, line int, message string) {
 	text, err := files.Read(filepath.Join(dir, envFile), maxValue)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, files.ErrNotRegular), errors.Is(err, syscall.EISDIR):
@@ -90,7 +89,7 @@ func readEnv(dir string) (list []setting, line int, message string) {
 	case err != nil:
 		return nil, 0, "it cannot be read: " + tree.Reason(err).Error()
 	}
-	return parseEnv(string(text))
+	return dotenv.Parse(string(text))
 }
 
 // FileIn returns the name of the skaffold.yaml in a folder, or of the file that SKAFFOLD_FILENAME says;
@@ -99,8 +98,8 @@ func FileIn(dir string) string {
 	named := os.Getenv("SKAFFOLD_FILENAME")
 	list, _, _ := readEnv(dir) // what is wrong with it is said when the file is translated
 	for _, v := range list {
-		if v.name == "SKAFFOLD_FILENAME" {
-			named = cmp.Or(named, v.value)
+		if v.Name == "SKAFFOLD_FILENAME" {
+			named = cmp.Or(named, v.Value)
 		}
 	}
 	for _, name := range FileNames {
@@ -128,99 +127,4 @@ func (s *translation) lookupVariable(name string) (value string, found bool) {
 		value, found = s.variables[name]
 	}
 	return value, found
-}
-
-// setting is one NAME=value.
-type setting struct {
-	name, value string
-	line        int
-}
-
-const blanks = " \t\v\f\r\u0085\u00a0" // white space within a line
-
-var (
-	statement   = regexp.MustCompile(`^(?:export[` + blanks + `]+)?([\pL\pN_.` + blanks + `]*)[=:][` + blanks + `]*`)
-	nameAtEnd   = regexp.MustCompile(`^[\pL\pN_.` + blanks + `]+$`)
-	quoted      = regexp.MustCompile(`(?s)^(?:"(?:|.*?[^\\])"|'(?:|.*?[^\\])')`)
-	unquoted    = regexp.MustCompile(`^[^\n\r]*`)
-	lastComment = regexp.MustCompile(`^(.*)[` + blanks + `]#`) // of several # in a line, the last one counts
-	lineBreak   = strings.NewReplacer(`\n`, "\n", `\r`, "\r", `\\`, `\\`)
-	backslash   = regexp.MustCompile(`\\([^$])`)
-	reference   = regexp.MustCompile(`\\?\$\(?\{?([A-Z0-9_]*)\}?`)
-)
-
-// parseEnv reads a skaffold.env as skaffold does, by github.com/joho/godotenv 1.5. The message says
-// why the line cannot be read. (godotenv itself has no bound on what variables of variables make.)
-func parseEnv(text string) (list []setting, line int, message string) {
-	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
-		return nil, 1, "this is no text"
-	}
-	known := map[string]string{}
-	rest := strings.ReplaceAll(text, "\r\n", "\n")
-	line = 1
-	skip := func(to string) {
-		line += strings.Count(rest[:len(rest)-len(to)], "\n")
-		rest = to
-	}
-	for {
-		skip(strings.TrimLeftFunc(rest, unicode.IsSpace))
-		if rest == "" || nameAtEnd.MatchString(rest) { // which godotenv ignores
-			return list, 0, ""
-		}
-		if rest[0] == '#' {
-			skip(rest[strings.IndexByte(rest+"\n", '\n'):])
-			continue
-		}
-		m := statement.FindStringSubmatch(rest)
-		if m == nil {
-			return nil, line, "this is no NAME=value"
-		}
-		name, after := strings.TrimRightFunc(m[1], unicode.IsSpace), rest[len(m[0]):]
-		value, isShort := "", true
-		if strings.HasPrefix(after, `"`) || strings.HasPrefix(after, `'`) {
-			value = quoted.FindString(after)
-			if value == "" {
-				return nil, line, "the quote has no end"
-			}
-			after = after[len(value):]
-			quote := value[:1]
-			value = strings.Trim(value[:len(value)-1], quote)
-			if quote == `"` {
-				value, isShort = fillIn(backslash.ReplaceAllString(lineBreak.Replace(value), "$1"), known)
-			}
-		} else {
-			value = unquoted.FindString(after)
-			after = after[len(value):]
-			if before := lastComment.FindStringSubmatch(value); before != nil {
-				value = before[1]
-			}
-			value, isShort = fillIn(strings.Trim(value, blanks), known)
-		}
-		if !isShort {
-			return nil, line, "the value has more than 1 MiB"
-		}
-		known[name] = value
-		list = append(list, setting{name, value, line})
-		skip(after)
-	}
-}
-
-// fillIn replaces the variables that the file set before, $A or ${A}, and also $(A without what
-// follows; others are empty. isShort is false if the result would be too long.
-func fillIn(text string, known map[string]string) (filled string, isShort bool) {
-	left := maxValue
-	filled = reference.ReplaceAllStringFunc(text, func(match string) string {
-		name := reference.FindStringSubmatch(match)[1]
-		switch {
-		case match[0] == '\\':
-			return match[1:]
-		case name == "":
-			return match
-		}
-		if left -= len(known[name]); left < 0 {
-			return ""
-		}
-		return known[name]
-	})
-	return filled, left >= 0
 }
