@@ -243,7 +243,7 @@ func (s *translator) replacedHelm(rendered, installed *tree.Node) {
 	known := keys{"hooks": s.hooks, "concurrency": ignore}
 	for _, key := range []string{"releases", "flags"} {
 		known[key] = func(n *tree.Node) {
-			if other := rendered.Get(key); other != nil && equal(n, other) {
+			if other := rendered.Get(key); other != nil && tree.Equal(n, other) {
 				s.inform(n, "is that of manifests.helm, too, which counts")
 			} else {
 				s.note(n, "differs from that of manifests.helm: that one counts, as for skaffold")

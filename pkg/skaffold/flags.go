@@ -137,7 +137,7 @@ func (s *translator) helmFlagsOf(n *tree.Node, commands []string) {
 	s.section(n, all)
 	if upgrade := n.Get("upgrade"); slices.Contains(commands, "upgrade") {
 		install := n.Get("install")
-		if (upgrade != nil || install != nil) && (upgrade == nil || install == nil || !equal(upgrade, install)) {
+		if (upgrade != nil || install != nil) && (upgrade == nil || install == nil || !tree.Equal(upgrade, install)) {
 			s.note(n, "flags of install and of upgrade count each time that a release is applied")
 		}
 	}

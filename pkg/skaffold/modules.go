@@ -355,7 +355,7 @@ func (p *translation) merge(path string, lower, upper *tree.Node) *tree.Node {
 	case lower.IsList() && upper.IsList():
 		all := lower.Clone()
 		for _, item := range upper.Items {
-			if !item.IsScalar() || !slices.ContainsFunc(all.Items, func(other *tree.Node) bool { return equal(item, other) }) {
+			if !item.IsScalar() || !slices.ContainsFunc(all.Items, func(other *tree.Node) bool { return tree.Equal(item, other) }) {
 				all.Items = append(all.Items, item)
 			}
 		}
@@ -364,7 +364,7 @@ func (p *translation) merge(path string, lower, upper *tree.Node) *tree.Node {
 		if duration(upper) < duration(lower) {
 			return lower
 		}
-	case !equal(lower, upper):
+	case !tree.Equal(lower, upper):
 		p.Wrong(upper, "%q here, and %q on line %d of %s: a project has one", upper.Value, lower.Value, lower.Line,
 			lower.Origin.Name)
 	}

@@ -151,6 +151,24 @@ func (s *translation) withProfiles(root *tree.Node, selected []string) *tree.Nod
 	return root
 }
 
+// patch applies one patch of a profile to root.
+func (s *translation) patch(root, n *tree.Node) *tree.Node {
+	p := tree.Patch{At: n, Operation: "replace"}
+	s.section(n, keys{
+		"op":    func(n *tree.Node) { p.Operation = s.text(n) },
+		"path":  into(&p.Path),
+		"from":  into(&p.From),
+		"value": into(&p.Value),
+	})
+	if p.Value == nil {
+		p.Value = n.Get("value") // null is a value, too
+	}
+	if p.Operation == "" || !n.IsMapping() {
+		return root
+	}
+	return p.Apply(s.Report, root)
+}
+
 // merged are the sections that a profile merges key by key. It replaces all others.
 var merged = []string{
 	"build", "build.hooks", "manifests", "manifests.hooks", "deploy", "deploy.logs", "deploy.logs.jsonParse",

@@ -1,76 +1,73 @@
-package skaffold
+package tree
 
 import (
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/devloop/devloop/pkg/config/tree"
+	"go.yaml.in/yaml/v3"
 )
 
-// patch applies one patch of a profile, in the notation of JSON Patch (RFC 6902), to root.
-func (s *translation) patch(root, n *tree.Node) *tree.Node {
-	var path, from, value *tree.Node
-	op := "replace"
-	s.section(n, keys{
-		"op":    func(n *tree.Node) { op = s.text(n) },
-		"path":  into(&path),
-		"from":  into(&from),
-		"value": into(&value),
-	})
-	if value == nil {
-		value = n.Get("value") // null is a value, too
-	}
+// Patch is one operation of JSON Patch (RFC 6902). A path may name an item of a list by the value of
+// one of its keys, too: /releases/name=web.
+type Patch struct {
+	At                *Node // the patch itself, for messages
+	Operation         string
+	Path, From, Value *Node // nil if they are left out
+}
+
+// Apply returns root with the patch applied, or root itself if it reported that the patch is wrong, or
+// does not fit.
+func (p Patch) Apply(r *Report, root *Node) *Node {
 	switch {
-	case op == "" || !n.IsMapping():
+	case p.Path == nil:
+		r.Wrong(p.At, `"path" is missing`)
 		return root
-	case path == nil:
-		s.Wrong(n, `"path" is missing`)
+	case p.Value == nil && slices.Contains([]string{"add", "replace", "test"}, p.Operation):
+		r.Wrong(p.At, `"value" is missing`)
 		return root
-	case value == nil && slices.Contains([]string{"add", "replace", "test"}, op):
-		s.Wrong(n, `"value" is missing`)
-		return root
-	case from == nil && slices.Contains([]string{"move", "copy"}, op):
-		s.Wrong(n, `"from" is missing`)
+	case p.From == nil && slices.Contains([]string{"move", "copy"}, p.Operation):
+		r.Wrong(p.At, `"from" is missing`)
 		return root
 	}
-	steps := pointer(path)
-	if len(steps) == 0 && op != "test" {
-		s.Wrong(path, "%q is no path like /build/artifacts/0/image", path.Value)
+	steps := pointer(p.Path)
+	if len(steps) == 0 && p.Operation != "test" {
+		r.Wrong(p.Path, "%q is no path like /build/artifacts/0/image", p.Path.Value)
 		return root
 	}
-	var made *tree.Node
-	switch op {
+	var made *Node
+	switch p.Operation {
 	case "add", "replace", "remove":
-		made = edit(root, steps, value, op)
+		made = edit(root, steps, p.Value, p.Operation)
 	case "test":
-		if there := find(root, steps); there == nil || !equal(there, value) {
-			s.Wrong(path, "the patch does not fit: %s is not what it tests for", path.Value)
+		if there := find(root, steps); there == nil || !Equal(there, p.Value) {
+			r.Wrong(p.Path, "the patch does not fit: %s is not what it tests for", p.Path.Value)
 		}
 		return root
 	case "move", "copy":
-		made, value = root, find(root, pointer(from))
+		value := find(root, pointer(p.From))
 		if value == nil {
-			s.Wrong(from, "there is nothing at %s", from.Value)
+			r.Wrong(p.From, "there is nothing at %s", p.From.Value)
 			return root
 		}
-		if op == "move" {
-			made = edit(root, pointer(from), nil, "remove")
+		made = root
+		if p.Operation == "move" {
+			made = edit(root, pointer(p.From), nil, "remove")
 		}
 		made = edit(made, steps, value, "add")
 	default:
-		s.Wrong(path, "there is no operation %q; there are add, replace, remove, test, move and copy", op)
+		r.Wrong(p.Path, "there is no operation %q; there are add, replace, remove, test, move and copy", p.Operation)
 		return root
 	}
 	if made == nil {
-		s.Wrong(path, "the patch does not fit: there is nothing at %s", path.Value)
+		r.Wrong(p.Path, "the patch does not fit: there is nothing at %s", p.Path.Value)
 		return root
 	}
 	return made
 }
 
 // pointer splits a path like /build/artifacts/0/image; it returns nil for anything else.
-func pointer(path *tree.Node) []string {
+func pointer(path *Node) []string {
 	rest, ok := strings.CutPrefix(path.Value, "/")
 	if !ok || rest == "" {
 		return nil
@@ -83,7 +80,7 @@ func pointer(path *tree.Node) []string {
 }
 
 // find returns the value that steps lead to, nil if there is none.
-func find(n *tree.Node, steps []string) *tree.Node {
+func find(n *Node, steps []string) *Node {
 	if len(steps) == 0 {
 		return nil
 	}
@@ -99,9 +96,9 @@ func find(n *tree.Node, steps []string) *tree.Node {
 
 // item returns the index of the item of a list that a step means, -1 if there is none: by its
 // number or, written name=web, by the value of one of its keys.
-func item(n *tree.Node, step string) int {
+func item(n *Node, step string) int {
 	if key, value, found := strings.Cut(step, "="); found {
-		return slices.IndexFunc(n.List(), func(item *tree.Node) bool {
+		return slices.IndexFunc(n.List(), func(item *Node) bool {
 			v := item.Get(key)
 			return v != nil && v.Value == value
 		})
@@ -115,7 +112,7 @@ func item(n *tree.Node, step string) int {
 
 // edit returns a tree with the value that steps lead to added, replaced or removed; nil if there is
 // nothing there.
-func edit(n *tree.Node, steps []string, value *tree.Node, op string) *tree.Node {
+func edit(n *Node, steps []string, value *Node, op string) *Node {
 	step, rest := steps[0], steps[1:]
 	i, old := item(n, step), n.Get(step)
 	if i >= 0 {
@@ -133,10 +130,10 @@ func edit(n *tree.Node, steps []string, value *tree.Node, op string) *tree.Node 
 	}
 	switch {
 	case n.IsMapping() && (old != nil || op == "add"):
-		key := tree.NewKey(step)
+		key := NewKey(step)
 		if value != nil {
-			key = scalar(value, step)
-			key.Path = n.Path
+			key = value.As(yaml.ScalarNode, n.Path)
+			key.Tag, key.Style, key.Value = "!!str", yaml.DoubleQuotedStyle, step
 		}
 		changed.Put(key, value)
 	case n.IsList() && op == "add" && (step == "-" || step == strconv.Itoa(len(n.Items))):
@@ -153,18 +150,18 @@ func edit(n *tree.Node, steps []string, value *tree.Node, op string) *tree.Node 
 	return changed
 }
 
-// equal compares two values, keys in any order.
-func equal(a, b *tree.Node) bool {
+// Equal compares two values, keys in any order.
+func Equal(a, b *Node) bool {
 	if a.Kind != b.Kind || len(a.Entries) != len(b.Entries) || len(a.Items) != len(b.Items) {
 		return false
 	}
 	for _, e := range a.Entries {
-		if other := b.Get(e.Key.Value); other == nil || !equal(e.Value, other) {
+		if other := b.Get(e.Key.Value); other == nil || !Equal(e.Value, other) {
 			return false
 		}
 	}
 	for i, item := range a.Items {
-		if !equal(item, b.Items[i]) {
+		if !Equal(item, b.Items[i]) {
 			return false
 		}
 	}
