@@ -21,7 +21,7 @@ type deployment struct {
 	rawYAML, kustomize  []*tree.Node // paths
 	kubectl             *tree.Node   // deploy.kubectl, or deploy.kustomize, which calls kubectl
 	others              []string     // deployers that devloop does not have
-	hasKpt              bool         // packages to render
+	hasManifests        bool         // names manifests, though they may be on other machines, or packages of kpt
 
 	kubectlNamespace *tree.Node // that a flag or defaultNamespace says
 	helmFlags        helmFlags
@@ -39,8 +39,8 @@ func (s *translator) deploy(n, made *tree.Node) {
 	s.section(n, keys{
 		"helm":        into(&s.installed),
 		"kubeContext": func(n *tree.Node) { put(made, "kubeContext", scalar(n, s.text(n))) },
-		"kubectl":     s.kubectlSection,
-		"kustomize":   s.kubectlSection,
+		"kubectl":     s.byKubectl,
+		"kustomize":   s.byKubectl,
 		"kpt":         other("kpt", "kpt is not called: what it would apply is not deployed"),
 		"docker":      other("docker", "these containers are not started: devloop deploys to a cluster"),
 		"cloudrun":    other("cloudrun", "is not deployed: devloop does not deploy to Cloud Run"),
@@ -66,10 +66,10 @@ func (s *translator) manifests(n *tree.Node) {
 	s.section(n, keys{
 		"helm":            into(&s.rendered),
 		"rawYaml":         s.rawManifests,
-		"kustomize":       s.kustomization,
+		"kustomize":       func(n *tree.Node) { s.kustomization(n, keys{}) },
 		"remoteManifests": s.lost("these objects of a cluster are not read, and so not deployed"),
 		"kpt": func(n *tree.Node) {
-			s.hasKpt = true
+			s.hasManifests = true
 			s.note(n, "kpt is not called: what these packages hold is not deployed")
 		},
 		"hooks":     s.lost("these commands are not run when manifests are rendered"),
@@ -79,45 +79,36 @@ func (s *translator) manifests(n *tree.Node) {
 	})
 }
 
-// kubectlSection reads deploy.kubectl or deploy.kustomize, which up to v2 have manifests, too.
-func (s *translator) kubectlSection(n *tree.Node) {
-	if s.kubectl == nil {
-		s.kubectl = n
-	}
-	isKustomize := strings.HasSuffix(n.Path, "kustomize")
+// byKubectl reads deploy.kubectl or deploy.kustomize, which up to v2 say what is rendered, too.
+func (s *translator) byKubectl(n *tree.Node) {
+	s.kubectl = cmp.Or(s.kubectl, n)
 	known := keys{
-		"flags": s.kubectlFlags,
-		"hooks": s.hooks,
+		"manifests":       s.rawManifests,
+		"remoteManifests": s.lost("these objects of a cluster are not read, and so not deployed"),
+		"flags":           s.kubectlFlags,
+		"hooks":           s.hooks,
 		"defaultNamespace": func(n *tree.Node) {
 			s.kubectlNamespace = cmp.Or(s.kubectlNamespace, s.required(n, "defaultNamespace", n))
 		},
 	}
-	if isKustomize {
-		known["path"], known["paths"], known["buildArgs"] = s.kustomizePaths, s.kustomizePaths, s.kustomizeArgs
+	if strings.HasSuffix(n.Path, "kustomize") {
+		s.kustomization(n, known)
 	} else {
-		known["manifests"] = s.rawManifests
-		known["remoteManifests"] = s.lost("these objects of a cluster are not read, and so not deployed")
-	}
-	s.section(n, known)
-	if isKustomize && n.Get("path") == nil && n.Get("paths") == nil {
-		s.kustomize = append(s.kustomize, scalar(n, s.path(".")))
+		s.section(n, known)
 	}
 }
 
 // rawManifests reads paths and patterns of manifests.
 func (s *translator) rawManifests(n *tree.Node) { s.rawYAML = append(s.rawYAML, s.localPaths(n)...) }
 
-// kustomizePaths reads the folders of kustomizations.
-func (s *translator) kustomizePaths(n *tree.Node) {
-	s.kustomize = append(s.kustomize, s.localPaths(n)...)
-}
-
-// kustomization reads manifests.kustomize.
-func (s *translator) kustomization(n *tree.Node) {
-	s.section(n, keys{"paths": s.kustomizePaths, "buildArgs": s.kustomizeArgs})
-	if n.Get("paths") == nil {
-		s.kustomize = append(s.kustomize, scalar(n, s.path(".")))
-	}
+// kustomization reads the folders of kustomizations, by default the current one, and these other
+// keys.
+func (s *translator) kustomization(n *tree.Node, known keys) {
+	paths := n.As(yaml.ScalarNode, n.Path)
+	paths.Value = "."
+	known["path"], known["paths"], known["buildArgs"] = into(&paths), into(&paths), s.kustomizeArgs
+	s.section(n, known)
+	s.kustomize = append(s.kustomize, s.localPaths(paths)...)
 }
 
 // localPaths reads a list of paths, or a single one. Those to other machines are reported.
@@ -126,6 +117,7 @@ func (s *translator) localPaths(n *tree.Node) (list []*tree.Node) {
 	if !n.IsScalar() {
 		items = s.items(n)
 	}
+	s.hasManifests = s.hasManifests || len(items) > 0
 	for _, item := range items {
 		path, ok := s.plain(item, s.text(item))
 		switch {
@@ -168,8 +160,7 @@ func (s *translator) helmReleases() {
 
 // appliedReleases makes the releases of manifests and kustomizations.
 func (s *translator) appliedReleases() {
-	if s.isBase && !s.isOneOfSeveral && !s.hasKpt && len(s.rawYAML)+len(s.kustomize) == 0 &&
-		s.rendered == nil && s.installed == nil &&
+	if s.isBase && !s.isOneOfSeveral && !s.hasManifests && s.rendered == nil && s.installed == nil &&
 		!slices.Contains(s.others, "docker") && !slices.Contains(s.others, "cloudrun") {
 		s.rawYAML = s.byDefault(cmp.Or(s.kubectl, s.root))
 	}

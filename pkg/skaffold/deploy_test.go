@@ -134,6 +134,17 @@ func TestNothingIsDeployed(t *testing.T) {
 			t.Errorf("%s: %s\nwant %s", text, got, want)
 		}
 	}
+	for text, want := range map[string]string{
+		"deploy: { docker: { images: [a] } }": "4:9: deploy: ",
+		"deploy: { helm: {} }":                "4:9: deploy: ",
+		"manifests: { rawYaml: [https://x/y.yaml], kustomize: { paths: [https://x/y] } }": "1:1: ",
+		"manifests: { rawYaml: [k8s/*.yaml] }\ndeploy: { cloudrun: { region: r } }":       "5:9: deploy: ",
+	} {
+		want += "nothing would be deployed: devloop deploys charts, manifests and kustomizations to a cluster, and here are none"
+		if _, got := translated(t, skaffoldHead+text); got != want {
+			t.Errorf("%s: %s\nwant %s", text, got, want)
+		}
+	}
 	dir := everything(t)
 	if err := os.RemoveAll(filepath.Join(dir, "k8s")); err != nil {
 		t.Fatal(err)

@@ -265,8 +265,10 @@ func TestProjectOfModules(t *testing.T) {
 	repository(t, map[string]string{
 		"skaffold.yaml": head("all") + "deploy: { statusCheckDeadlineSeconds: 90, helm: {} }\nrequires: [{ path: a }]\n" +
 			"portForward: [{ resourceType: service, resourceName: s, port: 80, localPort: 8000, namespace: n }]\n",
-		"a/skaffold.yaml": head("a") + "deploy: { statusCheckDeadlineSeconds: 300, kubeContext: kind, helm: {} }\n" +
-			"portForward: [{ resourceType: service, resourceName: a, port: 80, localPort: 8001, namespace: n }]\n"})
+		"a/skaffold.yaml": head("a") + "deploy: { statusCheckDeadlineSeconds: 300, kubeContext: kind, helm: { releases: [{ name: r, chartPath: r.tgz, " +
+			"namespace: n }] } }\n" +
+			"portForward: [{ resourceType: service, resourceName: a, port: 80, localPort: 8001, namespace: n }]\n",
+		"a/r.tgz": ""})
 	for _, modules := range [][]string{nil, {"a"}} {
 		c, err := loadWith(Options{Modules: modules})
 		if err != nil {
@@ -372,7 +374,7 @@ func TestActivation(t *testing.T) {
 		{"activation: [], requiresAllActivations: true, ", dev, false},
 		{"activation: [{}], ", dev, true},
 	} {
-		activated(t, "p "+test.activation)
+		activated(t, "p "+test.activation+"\nr activation: [{}], ")
 		t.Setenv("ACTIVE", "yes")
 		write(t, envFile, "IN_FILE=a=b\n")
 		for _, off := range []string{"", "-p"} {
