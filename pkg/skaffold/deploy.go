@@ -152,6 +152,8 @@ func (s *translator) helmReleases() {
 			s.replacedHelm(s.rendered, s.installed)
 		}
 	case s.rendered != nil && s.isByKubectl():
+		s.note(s.rendered, "skaffold renders these charts and applies that by kubectl; devloop installs them: "+
+			"their hooks run as hooks, and what names no namespace is in that of its release")
 		s.helm(s.rendered, "template")
 	case s.rendered != nil:
 		s.notApplied(s.rendered)

@@ -73,7 +73,9 @@ func TestWhatIsDeployed(t *testing.T) {
 		{"a kustomization beside charts", skaffoldHead + "manifests: { kustomize: { paths: [overlay] } }\ndeploy: { " +
 			"helm: { " + helmR + " } }", "4:35: manifests.kustomize.paths[0]: is not deployed: " +
 			"skaffold applies manifests only where deploy has kubectl", []string{chart}},
-		{"charts that are rendered", skaffoldHead + "manifests: { helm: { " + helmR + " } }", "", []string{chart}},
+		{"charts that are rendered", skaffoldHead + "manifests: { helm: { " + helmR + " } }", "4:14: manifests.helm: " +
+			"skaffold renders these charts and applies that by kubectl; devloop installs them: their hooks run as hooks, " +
+			"and what names no namespace is in that of its release", []string{chart}},
 		{"charts beside kubectl", v2Head + "deploy: { helm: { " + helmR + " }, kubectl: {} }", "", []string{chart}},
 		{"both Helm sections alike", skaffoldHead + "manifests: { helm: { " + helmR + " } }\ndeploy: { helm: { " + helmR +
 			" } }", "", []string{chart}},
@@ -255,5 +257,33 @@ func TestSameRegistryPorts(t *testing.T) {
 	if got := fmt.Sprint(c.Images[0].Name, c.Images[0].Aliases, " ", c.Images[1].Name, c.Images[1].Aliases); got !=
 		"web[localhost:5000/web] localhost-5001/web[localhost:5001/web]" {
 		t.Error(got)
+	}
+}
+
+// TestNamespacesOfForwards holds that a forward leads to where manifests put its target.
+func TestNamespacesOfForwards(t *testing.T) {
+	dir := everything(t)
+	write(t, filepath.Join(dir, "k8s/app.yaml"), "kind: Namespace\nmetadata: { name: x }\n---\n"+
+		"kind: Service\nmetadata: { name: web, namespace: x }\n---\nkind: Service\nmetadata: { name: plain }\n")
+	write(t, filepath.Join(dir, "overlay/kustomization.yaml"), "namespace: y\n")
+	forward := "portForward: [{ resourceType: service, resourceName: %s, port: 80 }]\n"
+	for text, want := range map[string]string{
+		"manifests: { rawYaml: [k8s/*.yaml] }\n" + fmt.Sprintf(forward, "web"):                    "x",
+		"manifests: { rawYaml: [k8s/*.yaml] }\n" + fmt.Sprintf(forward, "plain"):                  "default",
+		"manifests: { kustomize: { paths: [overlay] } }\n" + fmt.Sprintf(forward, "plain"):        "y",
+		"manifests: { rawYaml: [k8s/*.yaml] }\n" + oneRelease + fmt.Sprintf(forward, "web"):       "x",
+		"manifests: { rawYaml: [k8s/*.yaml] }\n" + oneRelease + fmt.Sprintf(forward, "somewhere"): "",
+	} {
+		c, err := skaffolded(t, dir, skaffoldHead+text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if len(c.Forwards) > 0 {
+			got = c.Forwards[0].Namespace
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
 	}
 }

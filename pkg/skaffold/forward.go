@@ -2,6 +2,7 @@ package skaffold
 
 import (
 	"cmp"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,8 +68,8 @@ func (s *translator) forward(n, made *tree.Node) {
 		}
 	}
 	if forward.Get("namespace") == nil {
-		namespace, isOnly := s.onlyNamespace()
-		if !isOnly {
+		namespace := cmp.Or(s.namespaceOf(target, text), s.onlyNamespace())
+		if namespace == "" {
 			s.note(n, "has no namespace, and the releases have several: the port is not forwarded, as for skaffold")
 			return
 		}
@@ -119,14 +120,52 @@ func (s *translator) gatewayHealth(n, forward *tree.Node) {
 	}
 }
 
-// onlyNamespace returns the namespace of the releases, or that they have several.
-func (s *translator) onlyNamespace() (namespace string, isOnly bool) {
+// onlyNamespace returns the namespace of the releases, "" if they have several.
+func (s *translator) onlyNamespace() string {
+	namespace := ""
 	for _, r := range s.releases {
 		other := r.Get("namespace").Value
 		if namespace != "" && namespace != other {
-			return "", false
+			return ""
 		}
 		namespace = other
 	}
-	return cmp.Or(namespace, "default"), true
+	return cmp.Or(namespace, "default")
+}
+
+// namespaceOf returns the namespace that manifests or a kustomization give to an object, "" if they
+// give it none.
+func (s *translator) namespaceOf(kind, name string) string {
+	documents := func(path string) []*tree.Node { // what is wrong with them is said when they are deployed
+		return (&tree.Report{}).ParseFile(&tree.Origin{Name: path}, path)
+	}
+	value := func(n *tree.Node) string {
+		if n == nil || !n.IsScalar() {
+			return ""
+		}
+		return n.Value
+	}
+	for _, release := range s.releases {
+		if folder := value(release.Get("kustomize")); folder != "" {
+			for _, file := range []string{"kustomization.yaml", "kustomization.yml", "Kustomization"} {
+				for _, n := range documents(filepath.Join(tree.Abs(s.project, folder), file)) {
+					if namespace := value(n.Get("namespace")); namespace != "" {
+						return namespace
+					}
+				}
+			}
+		}
+		for _, pattern := range release.Get("manifests").List() {
+			paths, _ := filepath.Glob(tree.Abs(s.project, pattern.Value)) // a wrong one is reported elsewhere
+			for _, path := range paths {
+				for _, n := range documents(path) {
+					metadata := n.Get("metadata")
+					if strings.EqualFold(value(n.Get("kind")), kind) && value(metadata.Get("name")) == name {
+						return value(metadata.Get("namespace"))
+					}
+				}
+			}
+		}
+	}
+	return ""
 }
