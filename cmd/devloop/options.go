@@ -107,6 +107,9 @@ func (o *options) selectReleases(cmd *cobra.Command, names []string) error {
 		if slices.Contains(known, name) {
 			continue
 		}
+		if o.verbose && slices.Contains(console.LogLevels, name) {
+			return usageError("-v logs more, -q less", "-v takes no level, which skaffold's does")
+		}
 		if hint := skaffoldCommands[name]; hint != "" && cmd == cmd.Root() {
 			return usageError(hint, "devloop has no command %q", name)
 		}

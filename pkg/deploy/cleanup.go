@@ -47,6 +47,7 @@ func (d *Deployer) Cleanup(
 	var (
 		ours       []Release
 		namespaces []string
+		freed      []string // namespaces that only the releases which go are in
 		unsure     []string // namespaces that may still hold something of ours
 		errs       = []error{d.RemoveCheckPods(ctx)}
 		left       = remnants{Deployer: d, pods: map[types.UID]string{}}
@@ -55,6 +56,9 @@ func (d *Deployer) Cleanup(
 	if what.Only != nil {
 		recorded = slices.DeleteFunc(recorded, func(r Release) bool { return !slices.Contains(what.Only, r.Name) })
 		elsewhere = nil
+		if freed, err = d.freedBy(ctx, recorded); err != nil {
+			return nil, err
+		}
 	}
 	errs = append(errs, d.reportOtherFolders(ctx, stage, elsewhere))
 	for _, r := range recorded {
@@ -88,7 +92,7 @@ func (d *Deployer) Cleanup(
 	}
 	var made []string
 	for _, namespace := range d.journal.Names(journal.Namespace) {
-		if !slices.Contains(unsure, namespace) && (what.Only == nil || d.isFreed(namespace, recorded)) {
+		if !slices.Contains(unsure, namespace) && (what.Only == nil || slices.Contains(freed, namespace)) {
 			made = append(made, namespace)
 		}
 	}
@@ -106,10 +110,25 @@ func (d *Deployer) Cleanup(
 	return left.stillEnding(ctx)
 }
 
-// isFreed tells whether a namespace held removed releases, and holds none that devloop made now.
-func (d *Deployer) isFreed(namespace string, removed []Release) bool {
-	return slices.ContainsFunc(removed, func(r Release) bool { return r.Namespace == namespace }) &&
-		!d.isUsed(namespace, nil)
+// freedBy returns the namespaces that releases which go have objects in, and none that stays has.
+func (d *Deployer) freedBy(ctx context.Context, going []Release) (freed []string, err error) {
+	var staying []Release
+	for _, id := range d.journal.Names(journal.Release) {
+		namespace, name, _ := strings.Cut(id, "/")
+		r := Release{Name: name, Namespace: namespace}
+		last, err := d.last(ctx, r)
+		if err == nil && last.exists() {
+			_, err = d.contentsOf(ctx, r, last.version)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(going, func(other Release) bool { return other.ID() == id }) {
+			staying = append(staying, r)
+		}
+	}
+	used := d.Namespaces(staying)
+	return slices.DeleteFunc(d.Namespaces(going), func(name string) bool { return slices.Contains(used, name) }), nil
 }
 
 // isUsed tells whether a release that devloop made is in a namespace besides these.

@@ -426,12 +426,24 @@ func TestOnlyWhatIsRecordedIsRemoved(t *testing.T) {
 	}
 }
 
-func TestNamespacesOfAPart(t *testing.T) {
-	d := New(nil, "demo", permits{journal.Release: {"shop/api", "shop-2/mail"}}, Options{})
-	removed := []Release{{Name: "web", Namespace: "shop"}, {Name: "db", Namespace: "data"}}
-	for namespace, goes := range map[string]bool{"shop": false, "data": true, "shop-2": false, "else": false} {
-		if d.isFreed(namespace, removed) != goes {
-			t.Errorf("namespace %s goes: %v", namespace, !goes)
+// Of a part, namespaces go in which no other release has anything.
+func TestNamespacesThatAPartFrees(t *testing.T) {
+	d := records(t, permits{journal.Release: {"demo/web", "demo/api"}}, record(1, release.StatusDeployed, nil),
+		record(2, release.StatusDeployed, map[string]string{"name": "api"}))
+	in := func(namespaces ...string) (of contents) {
+		for _, namespace := range namespaces {
+			of.objects = append(of.objects, object{namespace: namespace})
+		}
+		return of
+	}
+	web, api := Release{Name: "web", Namespace: "demo"}, Release{Name: "api", Namespace: "demo"}
+	made := object{kind: namespaceKind.WithVersion("v1"), namespace: "demo", name: "made"}
+	d.revisionContents[revisionID(web, 1)] = contents{objects: append(in("shared", "own").objects, made)}
+	d.revisionContents[revisionID(api, 2)] = in("shared", "others")
+	for want, going := range map[string][]Release{"made own": {web}, "others": {api}, "": nil,
+		"demo made others own shared": {web, api}} {
+		if freed, err := d.freedBy(t.Context(), going); err != nil || strings.Join(freed, " ") != want {
+			t.Errorf("freed %v, %v, not %s", freed, err, want)
 		}
 	}
 }

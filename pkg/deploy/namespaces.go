@@ -125,8 +125,8 @@ func (d *Deployer) applyNamespaces(
 	return nil
 }
 
-// Namespaces returns the namespaces that objects of the releases lie in, those of the releases
-// included, as far as their last revisions are known.
+// Namespaces returns the namespaces that objects of the releases are or lie in, those of the
+// releases included, as far as their last revisions are known.
 func (d *Deployer) Namespaces(releases []Release) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -136,7 +136,9 @@ func (d *Deployer) Namespaces(releases []Release) []string {
 		for id, made := range d.revisionContents {
 			if strings.HasPrefix(id, r.ID()+"@") {
 				for _, o := range made.objects { // one without a namespace counts for the release's
-					all = append(all, o.namespace)
+					if all = append(all, o.namespace); o.kind.GroupKind() == namespaceKind {
+						all = append(all, o.name)
+					}
 				}
 			}
 		}
