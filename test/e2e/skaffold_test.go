@@ -22,15 +22,20 @@ var skaffoldStories = []struct {
 	listed   string // the file that names it, "" if nothing does
 	name     string // of the ConfigMap
 	web      string // the file of the Deployment
+	right    string // a text in it
+	wrong    string // in place of that: it breaks the file
 }{
 	{template: "manifests", page: "index.html", images: "deployment/web", settings: "k8s/settings.yaml", name: "settings",
-		web: "k8s/web.yaml"},
+		web: "k8s/web.yaml", right: "    spec:", wrong: "    spec: {"},
 	{template: "kustomize", page: "index.html", images: "deployment/dev-web", settings: "base/settings.yaml",
-		listed: "base/kustomization.yaml", name: "dev-settings", web: "base/web.yaml"},
+		listed: "base/kustomization.yaml", name: "dev-settings", web: "base/web.yaml",
+		right: "    spec:", wrong: "    spec: {"},
 	{template: "modules", page: "web/index.html", images: "deployment/web deployment/api deployment/worker",
-		settings: "web/settings.yaml", listed: "web/skaffold.yaml", name: "settings", web: "web/web.yaml"},
+		settings: "web/settings.yaml", listed: "web/skaffold.yaml", name: "settings", web: "web/web.yaml",
+		right: "    spec:", wrong: "    spec: {"},
 	{template: "subchart", page: "index.html", images: "deployment/web",
-		settings: "chart/templates/settings.yaml", name: "settings", web: "chart/charts/page/templates/web.yaml"},
+		settings: "chart/templates/settings.yaml", name: "settings", web: "chart/charts/page/templates/web.yaml",
+		right: "page.image", wrong: "page.imag"},
 }
 
 func TestSkaffold(t *testing.T) {
@@ -103,10 +108,9 @@ func TestSkaffold(t *testing.T) {
 				}
 			})
 			step(t, "what is broken is named, and the platform stays", func(t *testing.T) {
-				c := d.replace(t, story.web, "    spec:", "    spec: {")
-				c.fails(t, filepath.Base(story.web)+`:\d+`)
+				d.replace(t, story.web, story.right, story.wrong).fails(t, filepath.Base(story.web)+`:\d+`)
 				p.awaitPage(t, "second")
-				d.replace(t, story.web, "    spec: {", "    spec:").arrives(t)
+				d.replace(t, story.web, story.wrong, story.right).arrives(t)
 				p.awaitPage(t, "second")
 			})
 			step(t, "what was there before stays", func(t *testing.T) {
