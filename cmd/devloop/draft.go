@@ -42,6 +42,7 @@ func survey(ctx context.Context, root string) (text string, notes []string, err 
 	}
 	d := &draft{Name: tree.Label(filepath.Base(folder), "app")}
 	var charts []string
+	var plain plainManifests
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		name := entry.Name()
 		switch {
@@ -53,6 +54,7 @@ func survey(ctx context.Context, root string) (text string, notes []string, err 
 			if image, ok := d.imageOf(path); ok {
 				d.Images = append(d.Images, image)
 			}
+			plain.see(path)
 		case path != root && (name == "charts" || name == "templates") &&
 			isFile(filepath.Join(filepath.Dir(path), "Chart.yaml")):
 			return fs.SkipDir // subcharts belong to the chart
@@ -70,6 +72,9 @@ func survey(ctx context.Context, root string) (text string, notes []string, err 
 	for _, chart := range charts {
 		d.addRelease(ctx, chart)
 	}
+	if len(d.Releases) == 0 {
+		d.addManifests(ctx, folder, plain)
+	}
 	for _, file := range skaffold.FileNames {
 		if isFile(file) {
 			d.note("there is a %s: devloop init --from %s writes what it says; "+
@@ -78,11 +83,11 @@ func survey(ctx context.Context, root string) (text string, notes []string, err 
 	}
 	if len(d.Images)+len(d.Releases) == 0 {
 		return "", nil, usageError("go to the folder of your project",
-			"init: there is no Dockerfile and no Helm chart in %s", folder)
+			"init: there is no Dockerfile, no Helm chart and no Kubernetes manifest in %s", folder)
 	}
 	if len(d.Releases) == 0 {
-		d.note("there is no Helm chart here: add releases: to %s, or make a chart (helm create deploy/%s) "+
-			"and call devloop init --force", config.FileName, d.Name)
+		d.note("there is no Helm chart and no Kubernetes manifest here: add releases: to %s, or make a chart "+
+			"(helm create deploy/%s) and call devloop init --force", config.FileName, d.Name)
 	}
 	var out strings.Builder
 	err = draftText.Execute(&out, d)
@@ -153,7 +158,13 @@ func (d *draft) addRelease(ctx context.Context, folder string) {
 	if info.Err != nil {
 		d.note("  its services are not known, since its default values do not suffice: %v", info.Err)
 	}
-	for _, service := range info.Services {
+	d.addForwards(info.Services)
+	d.Releases = append(d.Releases, r)
+}
+
+// addForwards forwards a local port to each service.
+func (d *draft) addForwards(services []deploy.ChartService) {
+	for _, service := range services {
 		local := service.Port
 		if local < 1024 { // 80 would need root
 			local += 8000
@@ -169,7 +180,6 @@ func (d *draft) addRelease(ctx context.Context, folder string) {
 			Port: strconv.Itoa(service.Port), Local: local})
 		d.note("forward localhost:%d: service %s, port %d", local, service.Name, service.Port)
 	}
-	d.Releases = append(d.Releases, r)
 }
 
 // addAlias notes that a chart's containers name one of the images by a longer name.
@@ -274,8 +284,11 @@ name: {{ scalar .Name }}
 	{{ if $i }}, {{ end }}{{ scalar $name }}{{ end }}]{{ end }} }
 {{ end }}{{ end }}{{ with .Releases }}releases:
 {{ range . }}  - name: {{ scalar .Name }}
-    chart: {{ scalar .Chart }}
-    namespace: {{ scalar .Namespace }}
+{{ with .Chart }}    chart: {{ scalar . }}
+{{ end }}{{ with .Manifests }}    manifests: [{{ range $i, $name := . -}}
+	{{ if $i }}, {{ end }}{{ scalar $name }}{{ end }}]
+{{ end }}{{ with .Kustomize }}    kustomize: {{ scalar . }}
+{{ end }}    namespace: {{ scalar .Namespace }}
     createNamespace: true
 {{ with .Set }}    set:
 {{ range $path, $value := . }}      {{ scalar $path }}: '{{ $value }}'

@@ -22,10 +22,11 @@ func newInitCommand(o *options) *cobra.Command {
 		Use:   "init",
 		Short: "Write a devloop.yaml from the Dockerfiles and charts of this folder",
 		Long: `Writes devloop.yaml, and ` + schemaName + ` for your editor, from the Dockerfiles and Helm charts in this
-folder and below. Charts need no values for images that are built here and that their containers name; other
-values that name one are set to it. The charts' services are forwarded. Look it over before you start devloop:
-the output says what was guessed. With --from, the file does what a skaffold.yaml does, with these profiles;
-comments say what devloop does differently or not at all.`,
+folder and below; without a chart, from its kustomization for development, or its manifests. Charts need no
+values for images that are built here and that their containers name; other values that name one are set to it.
+Services are forwarded. Look it over before you start devloop: the output says what was guessed. With --from,
+the file does what a skaffold.yaml does, with these profiles; comments say what devloop does differently or not
+at all.`,
 		Example: `  devloop init
   devloop init --from skaffold.yaml --profile local`,
 		Args: noArguments,

@@ -10,6 +10,8 @@ import (
 	"helm.sh/helm/v3/pkg/releaseutil"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/devloop/devloop/pkg/manifests"
 )
 
 // ChartInfo is what a chart tells before it is deployed, for devloop init.
@@ -44,10 +46,26 @@ func Inspect(ctx context.Context, folder, release, namespace string) (ChartInfo,
 		info.Err = err
 		return info, nil
 	}
+	info.rendered(files, namespace)
+	return info, nil
+}
+
+// InspectManifests is Inspect for manifests.
+func InspectManifests(documents []manifests.Document, namespace string) (info ChartInfo) {
+	files := map[string]string{}
+	for i, document := range documents {
+		files[fmt.Sprintf("%d.yaml", i)] = document.Text
+	}
+	info.rendered(files, namespace)
+	return info
+}
+
+// rendered fills in what the templates' output tells.
+func (info *ChartInfo) rendered(files map[string]string, namespace string) {
 	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
 	if err != nil {
 		info.Err = err
-		return info, nil
+		return
 	}
 	for _, image := range imagesIn(hooks, contentsOf(manifests)...) {
 		if repository := repositoryOf(image.Image); repository != "" && !slices.Contains(info.Images, repository) {
@@ -68,5 +86,4 @@ func Inspect(ctx context.Context, folder, release, namespace string) (ChartInfo,
 			}
 		}
 	}
-	return info, nil
 }

@@ -44,7 +44,8 @@ func (d *document) wrong(n *yaml.Node, format string, args ...any) {
 var (
 	yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
 	// helmTemplate matches what only a chart's templates hold. Other programs have {{ }}, too.
-	helmTemplate = regexp.MustCompile(`\{\{-?\s*(\.Values\b|\.Release\.|\.Chart\.|\.Capabilities\.|(include|template|tpl|toYaml)\s)`)
+	helmTemplate = regexp.MustCompile(
+		`\{\{-?\s*(\.Values\b|\.Release\.|\.Chart\.|\.Capabilities\.|(include|template|tpl|toYaml)\s)`)
 	// anyTemplate matches what is a template where it is no YAML either.
 	anyTemplate = regexp.MustCompile(`\{\{-?\s*[\w."$/(]`)
 )
@@ -381,7 +382,7 @@ func notManifest(file, apiVersion, kind string, n *yaml.Node) string {
 	group := group(apiVersion)
 	lower := strings.ToLower(name)
 	switch {
-	case group == kustomizeGroup, kind == "" && slices.Contains(kustomizationNames, name):
+	case group == kustomizeGroup, kind == "" && slices.Contains(KustomizationNames, name):
 		if kind == "Component" {
 			return "is a component of a kustomization, and no manifest; name the manifests one by one, or write " +
 				"kustomize: with the folder that uses it instead of manifests"

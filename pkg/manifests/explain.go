@@ -17,9 +17,10 @@ var (
 	noFile       = regexp.MustCompile(`(?s)^accumulation err='.*?(?:must resolve to a file|evalsymlink failure .*?)': `)
 	noFolder     = regexp.MustCompile(`(?s)^accumulation err='(.*)': .*(?:file is not directory|must build at directory)`)
 	asDirectory  = regexp.MustCompile(`^accumulateDirectory: (".*")$`)
-	pluginConfig = regexp.MustCompile("(?s)trouble configuring builtin (\\w+?)(?:Transformer|Generator)? with config: `.*?`: ")
-	patched      = regexp.MustCompile(`patch "(\w+)\.[^"/]*/([^"]+)\.[^".]*"`)
-	noneOf       = strings.NewReplacer(".[noGrp]", "", ".[noNs]", "", ".[noVer]", "")
+	pluginConfig = regexp.MustCompile(
+		"(?s)trouble configuring builtin (\\w+?)(?:Transformer|Generator)? with config: `.*?`: ")
+	patched = regexp.MustCompile(`patch "(\w+)\.[^"/]*/([^"]+)\.[^".]*"`)
+	noneOf  = strings.NewReplacer(".[noGrp]", "", ".[noNs]", "", ".[noVer]", "")
 )
 
 // shorten returns the end of what kustomize says, and the last folder or file on the way to it.

@@ -17,9 +17,9 @@ import (
 const maxDepth = 50
 
 // extensions are those of manifests, as kubectl has them.
-var extensions = []string{".yaml", ".yml", ".json"}
+var Extensions = []string{".yaml", ".yml", ".json"}
 
-func isManifest(name string) bool { return slices.Contains(extensions, path.Ext(name)) }
+func isManifest(name string) bool { return slices.Contains(Extensions, path.Ext(name)) }
 
 func isHidden(name string) bool { return strings.HasPrefix(name, ".") || files.IsToolFile(name) }
 

@@ -29,8 +29,8 @@ const kustomizeGroup = "kustomize.config.k8s.io"
 // maxBases limits the kustomizations that one consists of.
 const maxBases = 1_000
 
-// kustomizationNames are the names that a kustomization may have.
-var kustomizationNames = konfig.RecognizedKustomizationFileNames()
+// KustomizationNames are the names that a kustomization may have.
+var KustomizationNames = konfig.RecognizedKustomizationFileNames()
 
 // scan is what a kustomization and its bases refer to.
 type scan struct {
@@ -102,7 +102,7 @@ func (c *scan) kustomization(folder string) {
 		return
 	}
 	var found []string
-	for _, name := range kustomizationNames {
+	for _, name := range KustomizationNames {
 		path := filepath.Join(folder, name)
 		content := c.load(path, true)
 		if content == nil {
@@ -117,7 +117,7 @@ func (c *scan) kustomization(folder string) {
 	}
 	switch {
 	case len(found) == 0 && len(c.problems.lines) == 0:
-		c.problems.add(c.name(folder), 0, 0, "has no %s", kustomizationNames[0])
+		c.problems.add(c.name(folder), 0, 0, "has no %s", KustomizationNames[0])
 		if names := manifestsIn(folder); len(names) > 0 {
 			c.hint = c.name(folder) + " has " + strings.Join(names, ", ")
 		}
@@ -279,7 +279,7 @@ func (k *kustomization) base(n *yaml.Node, isPlugin bool) {
 	switch {
 	case err == nil && info.IsDir() && !isRepository.MatchString(n.Value):
 		k.kustomization(path)
-	case err == nil && slices.Contains(kustomizationNames, filepath.Base(path)):
+	case err == nil && slices.Contains(KustomizationNames, filepath.Base(path)):
 		k.doc.wrong(n, "%q is a kustomization; name its folder", n.Value)
 	case err == nil && !info.IsDir() && !isURL.MatchString(n.Value):
 		k.resources(path, isPlugin)

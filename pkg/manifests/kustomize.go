@@ -268,7 +268,7 @@ var buildMetadata = regexp.MustCompile(`(?im)^["']?buildMetadata["']?\s*:|^\s*\{
 
 func (d *disk) ReadFile(path string) ([]byte, error) {
 	content, err := d.readRegular(path)
-	if err == nil && filepath.Dir(path) == d.root && slices.Contains(kustomizationNames, filepath.Base(path)) &&
+	if err == nil && filepath.Dir(path) == d.root && slices.Contains(KustomizationNames, filepath.Base(path)) &&
 		!buildMetadata.Match(content) {
 		d.traced = true
 		return slices.Concat([]byte(clean(content)), []byte("\nbuildMetadata: [originAnnotations]\n")), nil

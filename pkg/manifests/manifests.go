@@ -83,7 +83,7 @@ func (s Source) Watched() []string {
 			paths = append(paths, full)
 			continue
 		}
-		for _, extension := range extensions {
+		for _, extension := range Extensions {
 			paths = append(paths, filepath.Join(full, "**", "*"+extension))
 		}
 	}
