@@ -40,7 +40,7 @@ type modules struct {
 	chosen   []string        // profiles, by the user
 	selected []string        // the profiles of the main file that apply, and those that the user chose
 
-	files    map[string][]*tree.Node // the documents by the path of the file, absolute
+	parsed   map[string][]*tree.Node // the documents by the path of the file, absolute
 	named    map[string]*tree.Node   // metadata.name of all configurations
 	visited  map[visit]string        // the profiles that apply, joined
 	requires int                     // that were followed
@@ -68,7 +68,7 @@ type wanted struct {
 func (p *translation) configurations(file tree.Original) *modules {
 	main := file.Documents[0]
 	m := &modules{translation: p, main: main, folder: filepath.Dir(file.Path),
-		profiles: main.As(yaml.MappingNode, "profiles"), files: map[string][]*tree.Node{file.Path: file.Documents},
+		profiles: main.As(yaml.MappingNode, "profiles"), parsed: map[string][]*tree.Node{file.Path: file.Documents},
 		named: map[string]*tree.Node{}, visited: map[visit]string{}}
 	if m.chosen = file.Profiles; len(m.chosen) == 0 {
 		m.chosen = split(p.getenv("SKAFFOLD_PROFILE"))
@@ -118,18 +118,20 @@ func (m *modules) take(w wanted) (taken []*tree.Node) {
 			return nil
 		}
 	}
+	names := make([]string, len(documents))
+	for i, root := range documents {
+		names[i] = nameOf(root)
+	}
 	for _, name := range w.names {
-		if !slices.ContainsFunc(documents, func(root *tree.Node) bool { return nameOf(root) == name.Value }) {
-			m.Wrong(name, "%s has no configuration %q%s", w.name, name.Value, tree.DidYouMean(name.Value, namesOf(documents)))
+		if !slices.Contains(names, name.Value) {
+			m.Wrong(name, "%s has no configuration %q%s", w.name, name.Value, tree.DidYouMean(name.Value, names))
 		}
 	}
-	for _, root := range documents {
-		name := nameOf(root)
-		if len(w.names) > 0 && !slices.ContainsFunc(w.names, func(n *tree.Node) bool { return n.Value == name }) {
-			continue
+	for i, root := range documents {
+		if len(w.names) == 0 || slices.ContainsFunc(w.names, func(n *tree.Node) bool { return n.Value == names[i] }) {
+			m.takeOne(root, w)
+			taken = append(taken, root)
 		}
-		m.takeOne(root, w)
-		taken = append(taken, root)
 	}
 	return taken
 }
@@ -287,17 +289,17 @@ func (m *modules) fileAt(n *tree.Node, by wanted) (full, name string) {
 
 // documents returns the configurations in a file, none if something was reported.
 func (m *modules) documents(w wanted) []*tree.Node {
-	documents, known := m.files[w.path]
-	switch {
-	case known:
-	case len(m.files) == maxFiles:
-		m.Wrong(w.at, "the project's configurations are in more than %d files", maxFiles)
-	default:
-		m.translation.files = append(m.translation.files, w.path)
-		documents = m.ParseFile(&tree.Origin{Name: w.name, Order: m.main.Origin.Order}, w.path)
-		m.files[w.path] = documents
+	documents, known := m.parsed[w.path]
+	if known {
+		return documents
 	}
-	return documents
+	if len(m.parsed) == maxFiles {
+		m.Wrong(w.at, "the project's configurations are in more than %d files", maxFiles)
+		return nil
+	}
+	m.files = append(m.files, w.path)
+	m.parsed[w.path] = m.ParseFile(&tree.Origin{Name: w.name, Order: m.main.Origin.Order}, w.path)
+	return m.parsed[w.path]
 }
 
 // isConfiguration reports a document that is no configuration, or whose name another one has.
@@ -332,14 +334,6 @@ func nameOf(root *tree.Node) string {
 		return name.Value
 	}
 	return ""
-}
-
-func namesOf(documents []*tree.Node) []string {
-	names := make([]string, len(documents))
-	for i, root := range documents {
-		names[i] = nameOf(root)
-	}
-	return names
 }
 
 // merge returns what two configurations say at a path: lists are joined, and of two times to wait the
