@@ -121,7 +121,7 @@ func (t *tree) add(ctx context.Context, root string) error {
 		excluded = watched.Filter()
 	}
 	todo := []string{watched.Name}
-	var links []string // to folders
+	var links []string
 	for i := 0; i < len(todo); i++ {
 		err := filepath.WalkDir(todo[i], func(path string, entry fs.DirEntry, err error) error {
 			if ctx.Err() != nil {
@@ -148,6 +148,9 @@ func (t *tree) add(ctx context.Context, root string) error {
 				t.files = append(t.files, file{path: path})
 			case !info.IsDir():
 				t.files = append(t.files, file{path, true, info.Size(), info.Mode(), info.ModTime().UnixNano()})
+				if path != root && entry.Type()&fs.ModeSymlink != 0 {
+					links = append(links, path)
+				}
 			default:
 				if folder, err := filepath.EvalSymlinks(path); err == nil && !entered[folder] {
 					entered[folder] = true

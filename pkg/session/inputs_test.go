@@ -107,6 +107,8 @@ configMapGenerator: [{ name: settings, files: [color=files/color.txt], envs: [.e
 	{"base/later.yaml", "", "a: 1\n"},
 	{"base/more/kustomization.yaml", "resources: [a.yaml]\n", "again"},
 	{"base/more/a.yaml", "a: 1\n", "a: 2\n"},
+	{"linked/chart.yaml", "a: 1\n", "a: 2\n"},
+	{"linked/manifest.yaml", "a: 1\n", "a: 2\n"},
 	{"migrate.sh", "true", "false"},
 	{"smoke/test.sh", "", "true"},
 	{"helm/repositories.yaml", "", "repositories: []\n"},
@@ -170,6 +172,15 @@ func TestEveryInputIsWatched(t *testing.T) {
 	for _, input := range projectInputs {
 		if input.before != "" {
 			save(input.name, input.before)
+		}
+	}
+	for link, target := range map[string]string{"charts/web/templates/linked.yaml": "../../../linked/chart.yaml",
+		"all/linked.yaml": "../linked/manifest.yaml"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, link)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
 		}
 	}
 	type run struct {
