@@ -104,8 +104,8 @@ type tree struct {
 const maxWalked = 100_000
 
 // walk finds what is below files and folders, also behind links, as Helm reads charts, without the
-// files of editors and other tools, which no chart holds. A root may be a glob. It enters each linked folder once per
-// root. It ends with ctx, and goes on with the next root after maxWalked.
+// files of editors and other tools, which no chart holds. A root may be a glob. It enters each
+// linked folder once per root. It ends with ctx, and goes on with the next root after maxWalked.
 func walk(ctx context.Context, roots []string) (t tree) {
 	for _, root := range roots {
 		t.err = cmp.Or(t.err, t.add(ctx, root))
