@@ -198,8 +198,8 @@ func (s *translator) byDefault(n *tree.Node) []*tree.Node {
 		s.inform(n, "names nothing to deploy: %s is deployed, as skaffold does", pattern)
 		return []*tree.Node{scalar(n, s.path(pattern))}
 	}
-	s.CheckFolder(s.dir, filepath.Dir(pattern)) // once it is there, the file is read again
-	s.Wrong(n, "names nothing to deploy, and there is no %s, which skaffold deploys then", pattern)
+	s.files = append(s.files, tree.Abs(s.dir, filepath.Dir(pattern))) // once it is there, all is read again
+	s.note(n, "names nothing to deploy, and there is no %s, which skaffold deploys then", pattern)
 	return nil
 }
 

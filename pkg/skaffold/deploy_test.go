@@ -137,24 +137,25 @@ func TestNothingIsDeployed(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"deploy: { docker: { images: [a] } }": "4:9: deploy: ",
-		"deploy: { helm: {} }":                "4:9: deploy: ",
-		"manifests: { rawYaml: [https://x/y.yaml], kustomize: { paths: [https://x/y] } }": "1:1: ",
-		"manifests: { rawYaml: [k8s/*.yaml] }\ndeploy: { cloudrun: { region: r } }":       "5:9: deploy: ",
+		"deploy: { docker: { images: [a] } }": "deploy.docker: these containers are not started",
+		"deploy: { helm: {} }":                "",
+		"manifests: { rawYaml: [https://x/y.yaml], kustomize: { paths: [https://x/y] } }": "manifests.kustomize.paths[0]: " +
+			"is not on this machine, and so not deployed",
+		"manifests: { rawYaml: [k8s/*.yaml] }\ndeploy: { cloudrun: { region: r } }": "manifests.rawYaml[0]: is not deployed",
+		"metadata: { name: p }": "names nothing to deploy, and there is no k8s/*.yaml, which skaffold deploys then",
 	} {
-		want += "nothing would be deployed: devloop deploys charts, manifests and kustomizations to a cluster, and here are none"
-		if _, got := translated(t, skaffoldHead+text); got != want {
-			t.Errorf("%s: %s\nwant %s", text, got, want)
+		dir := everything(t)
+		if err := os.RemoveAll(filepath.Join(dir, "k8s")); err != nil {
+			t.Fatal(err)
 		}
-	}
-	dir := everything(t)
-	if err := os.RemoveAll(filepath.Join(dir, "k8s")); err != nil {
-		t.Fatal(err)
-	}
-	_, err := skaffolded(t, dir, skaffoldHead)
-	want := "skaffold.yaml:1:1: names nothing to deploy, and there is no k8s/*.yaml, which skaffold deploys then"
-	if got := reported(nil, err); got != want {
-		t.Errorf("%s, want %s", got, want)
+		text = strings.Replace(skaffoldHead, "metadata: { name: p }\n", "", 1) + text
+		c, err := skaffolded(t, dir, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err = c.CheckDeploys(); err == nil || !strings.Contains(reported(c, nil), want) {
+			t.Errorf("%s: %v, and reported are:\n%s", text, err, reported(c, nil))
+		}
 	}
 }
 

@@ -169,10 +169,6 @@ func (p *translation) merged(found *modules) *tree.Node {
 		}
 		all = p.merge("", all, s.made)
 	}
-	if p.isBase && all.Get("releases") == nil && len(p.Problems) == 0 {
-		p.Wrong(cmp.Or(found.main.Get("deploy"), found.main), "nothing would be deployed: devloop deploys charts, manifests and "+
-			"kustomizations to a cluster, and here are none")
-	}
 	if context := p.getenv("SKAFFOLD_KUBE_CONTEXT"); context != "" {
 		put(all, "kubeContext", scalar(found.main, context))
 	}
