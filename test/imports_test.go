@@ -51,6 +51,7 @@ var may = map[string][]string{
 	"pkg/status":          {"pkg/event", "pkg/files"},
 	"pkg/status/web":      {"pkg/event", "pkg/status"},
 	"test/bench":          {"pkg/build", "pkg/event", "pkg/node"}, // all else it measures from outside
+	"test/skaffold":       {},                                     // tests alone
 }
 
 // onlyConsole is imported by pkg/console alone: other packages send events and do not print.
