@@ -132,8 +132,8 @@ type (
 	}
 	// Command is a command that is run before or after a release is applied.
 	Command struct {
-		Release Name   `json:"release"`
-		When    string `json:"when"` // before, after
+		Release Name   `json:"release,omitzero"` // "" for all of them
+		When    string `json:"when"`             // before, after
 		Command string `json:"command"`
 	}
 	// Rollout is the wait for the pods of one release, or of all of them.
