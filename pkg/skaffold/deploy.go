@@ -3,6 +3,7 @@ package skaffold
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -98,8 +99,16 @@ func (s *translator) byKubectl(n *tree.Node) {
 	}
 }
 
-// rawManifests reads paths and patterns of manifests.
-func (s *translator) rawManifests(n *tree.Node) { s.rawYAML = append(s.rawYAML, s.localPaths(n)...) }
+// rawManifests reads paths and patterns of manifests. For skaffold, ** is one folder, as * is.
+func (s *translator) rawManifests(n *tree.Node) {
+	for _, path := range s.localPaths(n) {
+		path.Value = strings.ReplaceAll(path.Value, "**", "*")
+		if info, err := os.Stat(tree.Abs(s.project, path.Value)); err == nil && info.IsDir() {
+			s.note(path, "is a folder, which skaffold leaves out: the manifests in it are deployed")
+		}
+		s.rawYAML = append(s.rawYAML, path)
+	}
+}
 
 // kustomization reads the folders of kustomizations, by default the current one, and these other
 // keys.

@@ -91,6 +91,9 @@ func TestWhatIsDeployed(t *testing.T) {
 			`4:24: manifests.rawYaml[0]: is not on this machine, and so not deployed: download it
 4:52: manifests.rawYaml[1]: is not on this machine, and so not deployed: download it`,
 			[]string{manifests("default", "k8s/*.yaml")}},
+		{"folders", skaffoldHead + "manifests: { rawYaml: [k8s/, more/**/*.yaml] }",
+			"4:24: manifests.rawYaml[0]: is a folder, which skaffold leaves out: the manifests in it are deployed",
+			[]string{manifests("default", "k8s/", "more/*/*.yaml")}},
 		{"a release of the project's name", skaffoldHead + "manifests: { rawYaml: [k8s/*.yaml] }\ndeploy: { helm: { " +
 			"releases: [{ name: p, chartPath: chart.tgz, namespace: n }] } }", "",
 			[]string{"{ name: p, chart: chart.tgz, namespace: n }",
