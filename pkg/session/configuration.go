@@ -196,8 +196,8 @@ func (s *Session) followPods(c *config.Config) {
 	s.pods <- scope
 }
 
-// followNamespaces has pods followed in the namespaces that releases have objects in, once these are
-// known.
+// followNamespaces has pods followed in the namespaces that releases have objects in, once these
+// are known.
 func (s *Session) followNamespaces(c *config.Config) {
 	if s.reported.Changed("namespaces of releases", strings.Join(s.deployer.Namespaces(releases(c)), " ")) {
 		s.followPods(c)

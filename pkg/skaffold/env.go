@@ -45,8 +45,8 @@ func withoutFlag(name, value string) string {
 // forTools are variables that skaffold reads, or passes on to what it calls, besides the templates.
 var forTools = regexp.MustCompile(`^(KUBECONFIG|BUILDKIT_HOST|SSH_AUTH_SOCK|DOCKER_.*|HELM_.*|MINIKUBE_.*)$`)
 
-// readVariables reads the skaffold.env of the current folder, and says which flags are not honoured.
-// The file is watched even if it does not exist yet.
+// readVariables reads the skaffold.env of the current folder, and says which flags are not
+// honoured. The file is watched even if it does not exist yet.
 func (s *translation) readVariables(main *tree.Node) {
 	s.files = append(s.files, filepath.Join(s.options.Dir, envFile))
 	s.variables = map[string]string{}
@@ -79,8 +79,8 @@ func (s *translation) readVariables(main *tree.Node) {
 	}
 }
 
-// readEnv reads the skaffold.env in a folder. The message says why it cannot be read; that it is not
-// there is no reason to say anything.
+// readEnv reads the skaffold.env in a folder. The message says why it cannot be read; that it is
+// not there is no reason to say anything.
 func readEnv(dir string) (list []dotenv.Variable, line int, message string) {
 	text, err := files.Read(filepath.Join(dir, envFile), maxValue)
 	switch {
@@ -92,8 +92,8 @@ func readEnv(dir string) (list []dotenv.Variable, line int, message string) {
 	return dotenv.Parse(string(text))
 }
 
-// FileIn returns the name of the skaffold.yaml in a folder, or of the file that SKAFFOLD_FILENAME says;
-// "" if there is none.
+// FileIn returns the name of the skaffold.yaml in a folder, or of the file that SKAFFOLD_FILENAME
+// says; "" if there is none.
 func FileIn(dir string) string {
 	named := os.Getenv("SKAFFOLD_FILENAME")
 	list, _, _ := readEnv(dir) // what is wrong with it is said when the file is translated

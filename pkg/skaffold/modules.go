@@ -47,7 +47,8 @@ type modules struct {
 	isPartly bool                    // something that is required is not on this machine
 }
 
-// visit is one way in which a configuration is come to: what is not wanted itself may require what is.
+// visit is one way in which a configuration is come to: what is not wanted itself may require what
+// is.
 type visit struct {
 	root     *tree.Node
 	isWanted bool
@@ -244,8 +245,8 @@ func (m *modules) require(n *tree.Node, by wanted, root *tree.Node, active []str
 	return taken
 }
 
-// activeProfile returns the name of a profile of what is required, nil if there is none, and whether it
-// is to apply.
+// activeProfile returns the name of a profile of what is required, nil if there is none, and
+// whether it is to apply.
 func (m *modules) activeProfile(n, root *tree.Node, active []string) (name *tree.Node, isActive bool) {
 	isActive = true
 	m.section(n, keys{
@@ -336,8 +337,8 @@ func nameOf(root *tree.Node) string {
 	return ""
 }
 
-// merge returns what two configurations say at a path: lists are joined, and of two times to wait the
-// longer one counts. lower may be nil.
+// merge returns what two configurations say at a path: lists are joined, and of two times to wait
+// the longer one counts. lower may be nil.
 func (p *translation) merge(path string, lower, upper *tree.Node) *tree.Node {
 	switch {
 	case lower == nil:

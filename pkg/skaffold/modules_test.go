@@ -239,8 +239,8 @@ func TestImagesOfOtherModules(t *testing.T) {
 	}
 }
 
-// TestReleasesOfModules holds that a release waits for those that its configuration requires, and that
-// two folders of one name make two releases.
+// TestReleasesOfModules holds that a release waits for those that its configuration requires, and
+// that two folders of one name make two releases.
 func TestReleasesOfModules(t *testing.T) {
 	const manifests = "apiVersion: skaffold/v4beta11\nkind: Config\nmanifests: { rawYaml: [k.yaml] }\ndeploy: { kubectl: {} }\n"
 	repository(t, map[string]string{

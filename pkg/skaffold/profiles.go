@@ -47,9 +47,9 @@ func profileOf(root *tree.Node, name string) *tree.Node {
 	return nil
 }
 
-// active returns the names of the profiles that apply to a configuration, in their order: those that
-// activate themselves, and then those that are selected. "-name" switches one off. byContext is the
-// last one that applies because of the kube context.
+// active returns the names of the profiles that apply to a configuration, in their order: those
+// that activate themselves, and then those that are selected. "-name" switches one off. byContext
+// is the last one that applies because of the kube context.
 func (s *translation) active(root *tree.Node, selected []string) (names []string, byContext *tree.Node) {
 	for _, p := range root.Get("profiles").List() {
 		name := p.Get("name")
@@ -111,8 +111,8 @@ func (s *translation) activates(profile *tree.Node) (isActive, byContext bool) {
 	return all && len(list) > 0, byContext
 }
 
-// matches compares a value with a pattern of an activation: text, a regular expression that is found
-// in the value, or ! and one that is not.
+// matches compares a value with a pattern of an activation: text, a regular expression that is
+// found in the value, or ! and one that is not.
 func matches(pattern, value string) bool {
 	pattern, isNot := strings.CutPrefix(pattern, "!")
 	expression, err := regexp.Compile(pattern)

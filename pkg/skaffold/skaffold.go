@@ -175,8 +175,8 @@ func (p *translation) merged(found *modules) *tree.Node {
 	return all
 }
 
-// dependOn lets the releases wait for those of the configurations before that this one requires: they
-// may make what it needs, as namespaces and kinds.
+// dependOn lets the releases wait for those of the configurations before that this one requires:
+// they may make what it needs, as namespaces and kinds.
 func (s *translator) dependOn(before []*translator) {
 	for _, other := range before {
 		if !slices.Contains(s.requires, other.document) {

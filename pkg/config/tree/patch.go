@@ -8,16 +8,16 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Patch is one operation of JSON Patch (RFC 6902). A path may name an item of a list by the value of
-// one of its keys, too: /releases/name=web.
+// Patch is one operation of JSON Patch (RFC 6902). A path may name an item of a list by the value
+// of one of its keys, too: /releases/name=web.
 type Patch struct {
 	At                *Node // the patch itself, for messages
 	Operation         string
 	Path, From, Value *Node // nil if they are left out
 }
 
-// Apply returns root with the patch applied, or root itself if it reported that the patch is wrong, or
-// does not fit.
+// Apply returns root with the patch applied, or root itself if it reported that the patch is wrong,
+// or does not fit.
 func (p Patch) Apply(r *Report, root *Node) *Node {
 	switch {
 	case p.Path == nil:

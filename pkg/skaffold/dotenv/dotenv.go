@@ -30,8 +30,8 @@ var (
 	reference   = regexp.MustCompile(`\\?\$\(?\{?([A-Z0-9_]*)\}?`)
 )
 
-// Parse returns the variables in text. The message says why the line cannot be read; it is "" if all
-// can.
+// Parse returns the variables in text. The message says why the line cannot be read; it is "" if
+// all can.
 func Parse(text string) (list []Variable, line int, message string) {
 	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
 		return nil, 1, "this is no text"
