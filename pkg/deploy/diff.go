@@ -29,37 +29,6 @@ type Difference struct {
 	Text     string // unified diff of the objects; the values of secrets are hidden
 }
 
-// Render returns a release rendered for the cluster as it is now: CRDs, objects in their order of
-// installation, hooks; each names its template.
-func (d *Deployer) Render(ctx context.Context, sink event.Sink, r Release) (string, error) {
-	want, last, err := d.readWithRecord(ctx, sink, r)
-	if err != nil {
-		return "", err
-	}
-	made, err := d.render(ctx, &want, last)
-	if err != nil {
-		return "", err
-	}
-	var out strings.Builder
-	write := func(template, text string) {
-		if r.isPlain() {
-			template = placeOf(template)
-		}
-		fmt.Fprintf(&out, "---\n# Source: %s\n%s\n", template, strings.TrimSpace(text))
-	}
-	for _, crd := range made.crds {
-		write(crd.Filename, string(crd.File.Data))
-	}
-	for _, m := range made.manifests {
-		write(m.Name, m.Content)
-	}
-	slices.SortStableFunc(made.hooks, func(a, b *release.Hook) int { return a.Weight - b.Weight })
-	for _, hook := range made.hooks {
-		write(hook.Path, hook.Manifest)
-	}
-	return out.String(), nil
-}
-
 func (d *Deployer) readWithRecord(ctx context.Context, sink event.Sink, r Release) (desired, revision, error) {
 	want, err := d.readInputs(ctx, sink.Stage("deploy"), r)
 	if err != nil {

@@ -230,18 +230,6 @@ func field(n *yaml.Node, message string) *yaml.Node {
 	return n
 }
 
-// list returns the items of a list, or none.
-func list(n *yaml.Node, key string) (items []*yaml.Node) {
-	found := get(n, key)
-	if found == nil || found.Kind != yaml.SequenceNode {
-		return nil
-	}
-	for _, item := range found.Content {
-		items = append(items, deref(item))
-	}
-	return items
-}
-
 var (
 	isURL = regexp.MustCompile(`(?i)^https?://`)
 	// isRepository matches what kustomize takes for a git repository, if there is no such file.
