@@ -25,6 +25,7 @@ start fast stays, unless its flag is given.
 
 With names of releases, only these are removed, and namespaces that devloop made and that are empty after that.
 What they depend on stays. A release that another one depends on, which is deployed and not named, is not
+removed. With -m, the releases of these configurations of a skaffold.yaml, and of those that they require, are
 removed.`,
 		Example: `  devloop delete                            # after --cleanup=false, or when devloop was killed
   devloop delete web                        # the others stay
@@ -34,9 +35,8 @@ removed.`,
 				return err
 			}
 			if what.Only, o.only = o.only, nil; what.Only != nil && (images || what.CRDs || what.Volumes) {
-				return usageError("devloop delete "+strings.Join(what.Only, " ")+" removes the releases; without names, "+
-					"the flags remove what the whole project has left",
-					"--images, --crds and --volumes are for the whole project, not for some of its releases")
+				return errWholeOnly("devloop delete " + strings.Join(what.Only, " ") + " removes the releases; without names, " +
+					"the flags remove what the whole project has left")
 			}
 			return remove(cmd.Context(), o, what, images)
 		},
@@ -51,6 +51,10 @@ removed.`,
 	return cmd
 }
 
+func errWholeOnly(hint string) error {
+	return usageError(hint, "--images, --crds and --volumes are for the whole project, not for some of its releases")
+}
+
 func remove(ctx context.Context, o *options, what deploy.Removal, images bool) (err error) {
 	ctx, p, err := o.begin(ctx, nil)
 	if err != nil {
@@ -59,6 +63,9 @@ func remove(ctx context.Context, o *options, what deploy.Removal, images bool) (
 	defer p.end()
 	if _, err := p.config.Only(what.Only); err != nil {
 		return err
+	}
+	if p.config.Part != nil && (images || what.CRDs || what.Volumes) {
+		return errWholeOnly("leave out -m: then all of the project is removed, and the flags remove what it has left")
 	}
 	s, err := session.OpenWithoutForwards(ctx, p.session())
 	if err != nil {

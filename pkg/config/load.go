@@ -17,6 +17,7 @@ type Source struct {
 	Profiles []string // names, in this order; "-name" switches one off
 	Set      []Assignment
 	Only     []string // names of releases: see Config.Only. Empty means all
+	whole    bool     // translate all of a file of which the user chose a part
 
 	// Translate returns the tree of a devloop.yaml for a file of another format, nil if it is of none
 	// that it knows. It may be nil.
@@ -45,6 +46,9 @@ func Load(source Source) (*Config, error) {
 	}
 	if len(l.Problems) > 0 {
 		return nil, l.AsError(l.files)
+	}
+	if l.isPart {
+		c.asPart(source)
 	}
 	if len(source.Only) > 0 {
 		return c.Only(source.Only)
@@ -77,6 +81,7 @@ type loader struct {
 	format    string
 	notes     []tree.Note
 	variables []string
+	isPart    bool // the user chose a part of a translated file
 }
 
 // layers returns the trees of those files that can be read.
@@ -141,7 +146,7 @@ func (l *loader) translate(documents []*tree.Node) (root *tree.Node, isTranslate
 	if l.source.Translate == nil {
 		return nil, false
 	}
-	o := tree.Original{Path: l.files[len(l.files)-1], Documents: documents, Profiles: l.source.Profiles}
+	o := tree.Original{Path: l.files[len(l.files)-1], Documents: documents, Profiles: l.source.Profiles, Whole: l.source.whole}
 	if documents[0].Origin.Order > 0 {
 		o.Dir = l.dir
 	}
@@ -151,6 +156,7 @@ func (l *loader) translate(documents []*tree.Node) (root *tree.Node, isTranslate
 	}
 	l.dir, l.format, l.notes, l.source.Profiles = t.Dir, t.Format, append(l.notes, t.Notes...), t.Profiles
 	l.files, l.variables = append(l.files, t.Files...), append(l.variables, t.Variables...)
+	l.isPart = l.isPart || t.IsPart
 	return t.Root, true
 }
 

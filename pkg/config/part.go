@@ -30,14 +30,33 @@ func (c *Config) Only(names []string) (*Config, error) {
 		add(name)
 	}
 	part := *c
-	part.Part = slices.Clone(names)
+	part.Part, part.narrowed = slices.Clone(names), false
 	part.root, part.Releases = keep(c.root, "releases", c.Releases, func(r Release) bool { return wanted[r.Name] })
-	part.Others = slices.DeleteFunc(slices.Clone(c.Releases), func(r Release) bool { return wanted[r.Name] })
+	part.Others = slices.DeleteFunc(slices.Concat(c.Releases, c.Others), func(r Release) bool { return wanted[r.Name] })
 	part.root, part.Logs = keep(part.root, "logs", c.Logs, func(l PodLogs) bool {
 		return slices.ContainsFunc(part.Releases, func(r Release) bool { return r.Namespace == l.Namespace })
 	})
 	return &part, nil
 }
+
+// asPart makes c, which is some modules of a file, the part that consists of their releases. If the
+// file is not valid as a whole, the other releases are not known; they stay as they are all the same.
+func (c *Config) asPart(source Source) {
+	source.Only, source.whole = nil, true
+	all, err := Load(source)
+	if err == nil {
+		known := c.ReleaseNames()
+		c.Others = slices.DeleteFunc(all.Releases, func(r Release) bool { return slices.Contains(known, r.Name) })
+		if len(c.Others) == 0 {
+			return
+		}
+	}
+	c.Part, c.narrowed = c.ReleaseNames(), true
+}
+
+// IsTooWide tells whether c is a part that has the images, forwards and health checks of other
+// releases still, see Keep. Modules have their own alone.
+func (c *Config) IsTooWide() bool { return c.Part != nil && !c.narrowed }
 
 // ReleaseNames returns the names of the releases.
 func (c *Config) ReleaseNames() []string {
@@ -75,6 +94,7 @@ func (c *Config) Keep(needs Needs) *Config {
 		}
 	}
 	kept := *c
+	kept.narrowed = true
 	kept.Images = slices.DeleteFunc(slices.Clone(c.Images), func(i Image) bool { return !images[i.Name] })
 	kept.OtherImages = slices.DeleteFunc(slices.Clone(c.Images), func(i Image) bool { return images[i.Name] })
 	kept.root, kept.Verify = keep(c.root, "verify", c.Verify, func(v Verify) bool { return images[v.Image] })

@@ -29,7 +29,7 @@ func (s *Session) Cleanup(ctx context.Context, leaves string, what deploy.Remova
 	defer end()
 	c := s.config.Load()
 	what.Before = c.Cleanup.Before
-	if c.Part != nil {
+	if c.Part != nil && what.Only == nil {
 		what.Only = s.withoutNeeded(say, c.ReleaseNames())
 	}
 	ending, err := s.deployer.Cleanup(there, s.options.Sink, allReleases(c), what)

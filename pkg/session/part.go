@@ -21,7 +21,7 @@ import (
 // narrow returns what of a configuration belongs to the releases of its part, all of it if it is no
 // part. An error is transient.
 func (s *Session) narrow(ctx context.Context, c *config.Config) (*config.Config, error) {
-	if c.Part == nil {
+	if !c.IsTooWide() {
 		return c, nil
 	}
 	list, err := ResolvedReleases(c, unhashed(c))

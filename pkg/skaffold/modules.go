@@ -74,7 +74,10 @@ func (p *translation) configurations(file tree.Original) *modules {
 	if m.chosen = file.Profiles; len(m.chosen) == 0 {
 		m.chosen = split(p.getenv("SKAFFOLD_PROFILE"))
 	}
-	if len(p.options.Modules) == 0 {
+	switch {
+	case file.Whole:
+		p.options.Modules = nil
+	case len(p.options.Modules) == 0:
 		p.options.Modules = split(p.getenv("SKAFFOLD_MODULE"))
 	}
 	before := len(p.Problems)

@@ -462,3 +462,49 @@ func TestManyModules(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Modules that were chosen are a part: the releases of the others are known, and stay.
+func TestChosenModulesAreAPart(t *testing.T) {
+	files := map[string]string{
+		"skaffold.yaml":   head("shop") + "requires: [{ path: a }, { path: b }]\n",
+		"a/skaffold.yaml": helm("a", "") + "requires: [{ path: ../c }]\n",
+		"b/skaffold.yaml": helm("b", "") + "requires: [{ path: ../c }]\n",
+		"c/skaffold.yaml": helm("c", ""),
+	}
+	for _, test := range []struct {
+		modules, only      []string
+		variable           string
+		part, list, others string
+		isTooWide          bool
+	}{
+		{nil, nil, "", "", "c, a, b", "", false},
+		{[]string{"shop"}, nil, "", "", "c, a, b", "", false},
+		{[]string{"a"}, nil, "", "c, a", "c, a", "b", false},
+		{nil, nil, "a", "c, a", "c, a", "b", false},
+		{[]string{"c"}, nil, "", "c", "c", "a, b", false},
+		{[]string{"a"}, []string{"c"}, "", "c", "c", "a, b", true},
+	} {
+		repository(t, files)
+		t.Setenv("SKAFFOLD_MODULE", test.variable)
+		c, err := config.Load(config.Source{Files: []string{"skaffold.yaml"}, Only: test.only,
+			Translate: Options{Modules: test.modules}.Translate})
+		if err != nil {
+			t.Fatal(err)
+		}
+		others := &config.Config{Releases: c.Others}
+		part, list, left := strings.Join(c.Part, ", "), strings.Join(c.ReleaseNames(), ", "), strings.Join(others.ReleaseNames(), ", ")
+		if part != test.part || list != test.list || left != test.others || c.IsTooWide() != test.isTooWide {
+			t.Errorf("%v: part %q, releases %q, others %q, %v", test, part, list, left, c.IsTooWide())
+		}
+	}
+
+	files["b/skaffold.yaml"] = helm("b", ", nonsense: {}") + "build: { artifacts: [{ image: x, context: nowhere }] }\n"
+	repository(t, files)
+	c, err := loadWith(Options{Modules: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Part == nil || c.Others != nil {
+		t.Errorf("beside a module that is wrong: part %v, others %v", c.Part, c.Others)
+	}
+}

@@ -62,6 +62,7 @@ func (o Options) Translate(r *tree.Report, file tree.Original) *tree.Translation
 		}
 	}
 	t.Notes, t.Files, t.Variables = p.notes, p.files, p.environment
+	t.IsPart = len(p.options.Modules) > 0
 	return t
 }
 

@@ -53,6 +53,7 @@ type Original struct {
 	Documents []*Node // at least one
 	Profiles  []string
 	Dir       string // that the paths of the tree have to be relative to, absolute; "" if the translator may choose
+	Whole     bool   // all of it, even if the user chose a part
 }
 
 // Translation is a file of another format as the tree of a devloop.yaml. Its nodes keep their
@@ -65,6 +66,7 @@ type Translation struct {
 	Notes     []Note   // how devloop differs
 	Files     []string // also read, absolute
 	Variables []string // of the environment, that were filled in
+	IsPart    bool     // the user chose a part of the file
 }
 
 // Error is everything that is wrong with a configuration.
