@@ -24,7 +24,8 @@ var may = map[string][]string{
 	"pkg/config/tree": {"pkg/files"},
 	"pkg/skaffold":    {"pkg/config/tree", "pkg/files", "pkg/skaffold/dotenv"},
 	"pkg/journal":     {},
-	"pkg/manifests":   {"pkg/event", "pkg/files"},
+	"pkg/manifests":   {"pkg/subprocess", "pkg/event", "pkg/files"},
+	"pkg/subprocess":  {},
 	"pkg/event":       {},
 	"pkg/console":     {"pkg/event", "pkg/status"},
 	"pkg/control":     {"pkg/event", "pkg/status", "pkg/status/web"},
@@ -44,14 +45,15 @@ var may = map[string][]string{
 	"pkg/kube":            {"pkg/event", "pkg/files"},
 	"pkg/pods":            {"pkg/event", "pkg/kube"},
 	"pkg/dask":            {"pkg/event", "pkg/kube"},
-	"pkg/deploy":          {"pkg/command", "pkg/event", "pkg/files", "pkg/journal", "pkg/kube", "pkg/manifests"},
-	"pkg/venv":            {"pkg/command", "pkg/event", "pkg/files"},
-	"pkg/proof":           {"pkg/event"},
-	"pkg/portforward":     {"pkg/event"},
-	"pkg/status":          {"pkg/event", "pkg/files"},
-	"pkg/status/web":      {"pkg/event", "pkg/status"},
-	"test/bench":          {"pkg/build", "pkg/event", "pkg/node"}, // all else it measures from outside
-	"test/skaffold":       {},                                     // tests alone
+	"pkg/deploy": {"pkg/subprocess", "pkg/command", "pkg/event", "pkg/files", "pkg/journal", "pkg/kube",
+		"pkg/manifests"},
+	"pkg/venv":        {"pkg/command", "pkg/event", "pkg/files"},
+	"pkg/proof":       {"pkg/event"},
+	"pkg/portforward": {"pkg/event"},
+	"pkg/status":      {"pkg/event", "pkg/files"},
+	"pkg/status/web":  {"pkg/event", "pkg/status"},
+	"test/bench":      {"pkg/build", "pkg/event", "pkg/node"}, // all else it measures from outside
+	"test/skaffold":   {},                                     // tests alone
 }
 
 // onlyConsole is imported by pkg/console alone: other packages send events and do not print.

@@ -23,7 +23,7 @@ import (
 )
 
 func main() {
-	serveRender()
+	serveSubprocess()
 	surviveClosedPipes()
 	klog.SetLogger(klog.Logger{}) // client-go would write between the lines of the log
 	o := &options{printer: console.NewPrinter(os.Stderr)}
@@ -41,9 +41,9 @@ func main() {
 // ignore it, too, and "yes | head" in a hook would never end.
 func surviveClosedPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// serveRender is all that a process does that devloop started to render templates, or to run
+// serveSubprocess is all that a process does that devloop started to render templates, or to run
 // kustomize.
-func serveRender() {
+func serveSubprocess() {
 	if len(os.Args) != 2 {
 		return
 	}

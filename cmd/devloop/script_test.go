@@ -13,7 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	serveRender()
+	serveSubprocess()
 	testscript.Main(m, map[string]func(){"devloop": main, "waiter": waiter})
 }
 

@@ -17,10 +17,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"os"
-	"os/exec"
-	"runtime"
-	"runtime/debug"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -32,6 +28,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/subprocess"
 )
 
 // RenderArgument is the only argument of a process that has to call ServeRender at once.
@@ -200,17 +197,11 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 	late := fmt.Errorf("its templates are not rendered after %s", timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, late)
 	defer cancel()
-	self, err := executable()
+	cmd, err := subprocess.Command(ctx, RenderArgument)
 	if err != nil {
 		return result, err
 	}
-	cmd := exec.CommandContext(ctx, self, RenderArgument)
-	cmd.Args[0] = os.Args[0]
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl+C is for devloop
-	cmd.WaitDelay = time.Second
 	cmd.Stdin = &request
-	stdout, stderr := &limitedBuffer{room: 2 * maxRendered}, &limitedBuffer{room: 1 << 20}
-	cmd.Stdout, cmd.Stderr = stdout, stderr
 	asked := new(lookups)
 	if r.Lookup {
 		theirs, stop, err := serveLookups(ctx, cluster, asked)
@@ -221,7 +212,7 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 		defer func() { _ = theirs.Close() }()
 		cmd.ExtraFiles = []*os.File{theirs}
 	}
-	err = cmd.Run()
+	output, err := subprocess.Run(cmd, 2*maxRendered)
 	switch cause := context.Cause(ctx); {
 	case cause != nil && !errors.Is(cause, late):
 		return result, cause
@@ -231,9 +222,9 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 		return result, event.WithHint(late, hintEndless)
 	}
 	if err != nil {
-		return result, renderFailure(err, stderr.content.String())
+		return result, renderFailure(err)
 	}
-	if err := gob.NewDecoder(&stdout.content).Decode(&result); err != nil {
+	if err := gob.NewDecoder(output).Decode(&result); err != nil {
 		return result, fmt.Errorf("read its rendered templates: %w", err)
 	}
 	if failed := asked.failed.Load(); failed != nil && result.Error != "" { // which only quotes it
@@ -242,37 +233,16 @@ func (r renderRequest) inProcess(ctx context.Context, timeout time.Duration,
 	return result, nil
 }
 
-// renderFailure returns why the process failed before it answered, by the Go runtime's message.
-func renderFailure(err error, stderr string) error {
+// renderFailure returns why the process failed before it answered.
+func renderFailure(err error) error {
 	switch {
-	case strings.Contains(stderr, "stack exceeds"):
+	case errors.Is(err, subprocess.ErrStack):
 		return event.WithHint(errors.New("its templates call each other, or themselves, without end"), hintEndless)
-	case strings.Contains(stderr, "out of memory"), strings.Contains(stderr, "cannot allocate memory"),
-		strings.Contains(stderr, "failed to allocate"):
+	case errors.Is(err, subprocess.ErrMemory):
 		return event.WithHint(fmt.Errorf("its templates need more than %d MiB of memory", renderMemory>>20),
 			hintEndless)
 	}
-	first, _, _ := strings.Cut(strings.TrimSpace(stderr), "\n")
-	return fmt.Errorf("render its templates: %w: %s", err, first)
-}
-
-// executable returns this program, even if another version has replaced its file.
-func executable() (string, error) {
-	if runtime.GOOS == "linux" {
-		return "/proc/self/exe", nil
-	}
-	return os.Executable()
-}
-
-// limitedBuffer keeps the first bytes that are written to it.
-type limitedBuffer struct {
-	content bytes.Buffer
-	room    int
-}
-
-func (c *limitedBuffer) Write(p []byte) (int, error) {
-	_, _ = c.content.Write(p[:min(len(p), c.room-c.content.Len())]) // never fails
-	return len(p), nil
+	return fmt.Errorf("render its templates: %w", err)
 }
 
 // lookups is how templates are answered.
@@ -364,10 +334,7 @@ func (oneConn) Addr() net.Addr { return &net.UnixAddr{} }
 // ServeRender renders in a child process: it reads a request from in, writes the result to out, and
 // returns the exit code. Exceeding a limit ends the process.
 func ServeRender(in io.Reader, out io.Writer) int {
-	debug.SetMaxStack(renderStack)
-	limit := unix.Rlimit{Cur: renderMemory, Max: renderMemory}
-	_ = unix.Setrlimit(unix.RLIMIT_DATA, &limit)           // if ignored, the deadline remains
-	time.AfterFunc(2*renderTimeout, func() { os.Exit(1) }) // in case devloop was killed
+	subprocess.Limits{Memory: renderMemory, Stack: renderStack, Time: 2 * renderTimeout}.Set()
 	var request renderRequest
 	if err := gob.NewDecoder(in).Decode(&request); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, err)

@@ -16,7 +16,7 @@ import (
 // maxDepth limits folders in folders.
 const maxDepth = 50
 
-// extensions are those of manifests, as kubectl has them.
+// Extensions are those of manifests, as kubectl has them.
 var Extensions = []string{".yaml", ".yml", ".json"}
 
 func isManifest(name string) bool { return slices.Contains(Extensions, path.Ext(name)) }
@@ -103,9 +103,9 @@ func (w *walk) folder(at string, from places, above []fs.FileInfo) error {
 		if w.ctx.Err() != nil {
 			return context.Cause(w.ctx)
 		}
-		if w.left--; w.left < 0 {
+		if w.entriesLeft--; w.entriesLeft < 0 {
 			return fmt.Errorf("manifests in %s: more than %d files and folders; name the folders with the manifests",
-				w.name(at), maxLooked)
+				w.name(at), maxEntries)
 		}
 		after := w.glob.next(from, entry.Name())
 		if len(after) == 0 {

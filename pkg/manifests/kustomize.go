@@ -5,7 +5,6 @@ package manifests
 // the end of a process group stops. The child has a deadline and a memory limit.
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/gob"
@@ -13,16 +12,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/resource"
 	"sigs.k8s.io/kustomize/api/types"
@@ -30,6 +25,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
+	"github.com/devloop/devloop/pkg/subprocess"
 )
 
 // KustomizeArgument is the only argument of a process that has to call ServeKustomize at once.
@@ -75,10 +71,10 @@ func (s Source) kustomize(ctx context.Context) (documents []Document, read []str
 	}
 	r := reader{Source: s, ctx: ctx, first: map[id]object{}}
 	for _, made := range result.Objects {
-		as := found.origin(made, folder)
-		d := document{problems: &r.problems, Document: Document{File: as.File, Line: 1, Text: made.Text}}
+		origin := found.origin(made, folder)
+		d := document{problems: &r.problems, Document: Document{File: origin.File, Line: 1, Text: made.Text}}
 		for _, o := range d.objects() {
-			o.File, o.Line = as.File, as.Line
+			o.File, o.Line = origin.File, origin.Line
 			r.add(o)
 		}
 	}
@@ -131,30 +127,24 @@ func runKustomize(ctx context.Context, folder string, remote bool) (result kusto
 		return result, err
 	}
 	defer func() { _ = os.RemoveAll(temporary) }() // the system cleans up what stays
-	self, err := executable()
+	cmd, err := subprocess.Command(ctx, KustomizeArgument)
 	if err != nil {
 		return result, err
 	}
-	cmd := exec.CommandContext(ctx, self, KustomizeArgument)
-	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), "TMPDIR="+temporary, "GIT_TERMINAL_PROMPT=0")
-	// A session of its own: Ctrl+C is for devloop, and without a terminal git and ssh ask nothing.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
 	cmd.Stdin = strings.NewReader(folder)
-	stdout, stderr := &limitedBuffer{room: 2 * maxOutput}, &limitedBuffer{room: 1 << 20}
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	err = cmd.Run()
+	output, err := subprocess.Run(cmd, 2*maxOutput)
 	switch cause := context.Cause(ctx); {
 	case cause != nil && errors.Is(cause, late) && remote:
 		return result, event.Transient(late)
 	case cause != nil:
 		return result, cause
+	case errors.Is(err, subprocess.ErrMemory):
+		return result, fmt.Errorf("kustomize needs more than %d MiB of memory", kustomizeMemory>>20)
 	case err != nil:
-		return result, fmt.Errorf("%w: %s", err, lastLine(stderr.content.String()))
+		return result, err
 	}
-	if err := gob.NewDecoder(&stdout.content).Decode(&result); err != nil {
+	if err := gob.NewDecoder(output).Decode(&result); err != nil {
 		return result, fmt.Errorf("read what kustomize made: %w", err)
 	}
 	if result.Error != "" {
@@ -171,42 +161,16 @@ func runKustomize(ctx context.Context, folder string, remote bool) (result kusto
 var isNetwork = regexp.MustCompile(`(?i)could not resolve|no such host|connection (refused|reset|timed out)|` +
 	`network is unreachable|i/o timeout|hit \S+ timeout|status code 5\d\d|unable to access`)
 
-// executable returns this program, even if another version has replaced its file.
-func executable() (string, error) {
-	if runtime.GOOS == "linux" {
-		return "/proc/self/exe", nil
-	}
-	return os.Executable()
-}
-
-// limitedBuffer keeps the first bytes that are written to it.
-type limitedBuffer struct {
-	content bytes.Buffer
-	room    int
-}
-
-func (c *limitedBuffer) Write(p []byte) (int, error) {
-	_, _ = c.content.Write(p[:min(len(p), c.room-c.content.Len())]) // never fails
-	return len(p), nil
-}
-
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
-}
-
 // ServeKustomize builds a kustomization in a child process: it reads the folder from in, writes the
 // result to out, and returns the exit code.
 func ServeKustomize(in io.Reader, out io.Writer) int {
-	limit := unix.Rlimit{Cur: kustomizeMemory, Max: kustomizeMemory}
-	_ = unix.Setrlimit(unix.RLIMIT_DATA, &limit)           // if ignored, the deadline remains
-	time.AfterFunc(2*remoteTimeout, func() { os.Exit(1) }) // in case devloop was killed
+	subprocess.Limits{Memory: kustomizeMemory, Time: 2 * remoteTimeout}.Set()
 	folder, err := io.ReadAll(in)
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	disk := &disk{FileSystem: filesys.MakeFsOnDisk(), root: string(folder), room: maxTotal}
+	disk := &disk{FileSystem: filesys.MakeFsOnDisk(), root: string(folder), bytesLeft: maxTotal}
 	result := kustomizeResult{}
 	if result.Objects, err = build(disk); err != nil {
 		result = kustomizeResult{Error: err.Error()}
@@ -258,10 +222,10 @@ func buildObjects(disk *disk) (made []kustomized, err error) {
 // read, and has kustomize note where objects are from.
 type disk struct {
 	filesys.FileSystem
-	root   string // folder of the kustomization
-	room   int64  // bytes that may still be read
-	read   []string
-	traced bool // the origin of objects is noted, though the kustomization does not ask for that
+	root      string // folder of the kustomization
+	bytesLeft int64  // that may still be read
+	read      []string
+	traced    bool // the origin of objects is noted, though the kustomization does not ask for that
 }
 
 var buildMetadata = regexp.MustCompile(`(?im)^["']?buildMetadata["']?\s*:|^\s*\{`)
@@ -284,7 +248,7 @@ func (d *disk) readRegular(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.room -= int64(len(content)); d.room < 0 {
+	if d.bytesLeft -= int64(len(content)); d.bytesLeft < 0 {
 		return nil, fmt.Errorf("%s: the kustomization reads more than %d MiB", path, maxTotal>>20)
 	}
 	return content, nil

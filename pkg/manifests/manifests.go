@@ -25,7 +25,7 @@ const (
 	maxFile      = 4 << 20  // bytes
 	maxTotal     = 64 << 20 // bytes of all files
 	maxFiles     = 5_000    // that are read
-	maxLooked    = 50_000   // files and folders that a pattern may lead past
+	maxEntries   = 50_000   // of folders that patterns lead through
 	maxDocuments = 10_000
 	maxProblems  = 20 // that an error lists
 )
@@ -51,7 +51,7 @@ func (s Source) Read(ctx context.Context) (documents []Document, read []string, 
 	if s.Kustomization != "" {
 		return s.kustomize(ctx)
 	}
-	r := reader{Source: s, ctx: ctx, room: maxTotal, left: maxLooked, seen: map[string]bool{}, first: map[id]object{}}
+	r := reader{Source: s, ctx: ctx, bytesLeft: maxTotal, entriesLeft: maxEntries, seen: map[string]bool{}, first: map[id]object{}}
 	for _, pattern := range s.Patterns {
 		if err := r.pattern(pattern); err != nil {
 			return nil, r.paths, err
@@ -109,14 +109,14 @@ func (s Source) name(path string) string {
 // reader is one Read.
 type reader struct {
 	Source
-	ctx      context.Context //nolint:containedctx // of one call
-	room     int64           // bytes that may still be read
-	left     int             // files and folders that may still be looked at
-	seen     map[string]bool // real paths of files that were read
-	paths    []string
-	objects  []object
-	first    map[id]object
-	problems problems
+	ctx         context.Context //nolint:containedctx // of one call
+	bytesLeft   int64           // that may still be read
+	entriesLeft int             // of folders that may still be looked at
+	seen        map[string]bool // real paths of files that were read
+	paths       []string
+	objects     []object
+	first       map[id]object
+	problems    problems
 }
 
 // pattern reads the files that a pattern names.
@@ -168,7 +168,7 @@ func (r *reader) file(path string) error {
 	if err != nil {
 		return fmt.Errorf("manifest %s: %w", r.name(path), reason(err))
 	}
-	if r.room -= int64(len(content)); r.room < 0 {
+	if r.bytesLeft -= int64(len(content)); r.bytesLeft < 0 {
 		return fmt.Errorf("the manifests have more than %d MiB", maxTotal>>20)
 	}
 	for _, o := range r.problems.parse(r.name(path), content) {
