@@ -101,12 +101,8 @@ func (d *Deployer) apply(
 	}
 	var drifted []drift
 	if upToDate || refused == nil && d.wasApplied(last) {
-		drifted, err = d.drifts(ctx, stage, r, last)
-		if err != nil && upToDate {
+		if drifted, err = d.driftsBefore(ctx, stage, r, last, upToDate); err != nil {
 			return last, err
-		}
-		if err != nil { // the write may be what fixes that
-			stage.Detail("changes by hand could not be determined", "release", event.Name(r.Name), "reason", err.Error())
 		}
 	}
 	switch {
@@ -143,6 +139,19 @@ func (d *Deployer) apply(
 		return last, err
 	}
 	return last, d.after(ctx, stage, r, last)
+}
+
+// driftsBefore returns what others have changed in a release. If it is going to be written, an
+// error is only reported: the write may mend what is wrong.
+func (d *Deployer) driftsBefore(
+	ctx context.Context, stage event.Stage, r Release, last revision, upToDate bool,
+) ([]drift, error) {
+	drifted, err := d.drifts(ctx, stage, r, last)
+	if err == nil || upToDate {
+		return drifted, err
+	}
+	stage.Detail("changes by hand could not be determined", "release", event.Name(r.Name), "reason", err.Error())
+	return drifted, nil
 }
 
 // writeOver applies a release that differs and some of whose objects were changed by hand. Helm

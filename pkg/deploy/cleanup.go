@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -90,21 +89,11 @@ func (d *Deployer) Cleanup(
 	if what.Only == nil {
 		errs = append(errs, d.removeCRDs(ctx, stage, what.CRDs))
 	}
-	var made []string
-	for _, namespace := range d.journal.Names(journal.Namespace) {
-		if !slices.Contains(unsure, namespace) && (what.Only == nil || slices.Contains(freed, namespace)) {
-			made = append(made, namespace)
-		}
-	}
-	deleted := make([]error, len(made))
-	var group sync.WaitGroup // Kubernetes takes 5 s for each
-	for i, namespace := range made {
-		group.Go(func() {
-			deleted[i] = stage.Guard("namespace", func() error { return d.deleteNamespace(ctx, stage, namespace) })
-		})
-	}
-	group.Wait()
-	if err := errors.Join(append(errs, deleted...)...); err != nil {
+	going := slices.DeleteFunc(d.journal.Names(journal.Namespace), func(name string) bool {
+		return slices.Contains(unsure, name) || what.Only != nil && !slices.Contains(freed, name)
+	})
+	errs = append(errs, d.deleteNamespaces(ctx, stage, going))
+	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	return left.stillEnding(ctx)

@@ -1,15 +1,16 @@
 // Package deploy applies Helm releases to one cluster, waits for their rollouts, explains why one
 // fails, and removes everything again.
 //
-// A run reads the releases (release.go, chart.go, dependencies.go, values.go), hashes their inputs
-// (inputs.go) and compares the hash with Helm's own records (records.go). What differs is rendered
-// (render.go, preview.go), given the images that were built (images.go), tried out on the API
-// server (dryrun.go, threeway.go, refusal.go) and written by one action of Helm (apply.go,
-// around.go, recreate.go, helm.go, install.go, upgrade.go, writelog.go). Where nothing differs,
-// changes by hand are reverted (drift.go, restored.go, fieldowners.go, revert.go, driftreport.go).
-// Then its workloads are watched (rollout.go, steady.go, diagnose.go), and a release that does not
-// come up may be rolled back (rollback.go). Cleaning up (cleanup.go, uninstall.go) deletes only
-// what the journal permits and the live objects confirm (ownership.go).
+// A run reads the releases (release.go, chart.go, dependencies.go, values.go; plain.go for those
+// without a chart), hashes their inputs (inputs.go) and compares the hash with Helm's own records
+// (records.go). What differs is rendered (render.go, renderprocess.go), given the images that were
+// built (images.go), tried out on the API server (dryrun.go, threeway.go, refusal.go, takeover.go)
+// and written by one action of Helm (apply.go, around.go, namespaceobjects.go, crd.go, recreate.go,
+// helm.go, install.go, upgrade.go, writelog.go). Where nothing differs, changes by hand are
+// reverted (drift.go, restored.go, fieldowners.go, revert.go, driftreport.go). Then its workloads
+// are watched (rollout.go, steady.go, diagnose.go), and a release that does not come up may be
+// rolled back (rollback.go). Cleaning up (cleanup.go, uninstall.go) deletes only what the journal
+// permits and the live objects confirm (ownership.go).
 package deploy
 
 import (
@@ -28,7 +29,9 @@ type Options struct {
 	// Folder is that of devloop.yaml, absolute. Commands run in it, and the journal names it as the
 	// origin of what is made.
 	Folder string
-	Adopt  bool // take over releases that another tool, or a devloop elsewhere, made
+	// Adopt lets a release take over objects that no release made, and devloop releases that another
+	// tool, or a devloop elsewhere, made.
+	Adopt bool
 
 	// Runtime returns a private folder for the kubeconfigs of commands; files that killed processes
 	// left in it are removed. May be nil where no commands are run.

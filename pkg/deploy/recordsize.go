@@ -26,10 +26,12 @@ const (
 // recorded returns the chart for Helm's record. That of plain manifests needs no templates: the
 // record has what they are rendered to.
 func (made rendered) recorded(r Release) *chart.Chart {
-	if r.isPlain() {
-		made.chart.Templates = nil
+	if !r.isPlain() {
+		return made.chart
 	}
-	return made.chart
+	kept := *made.chart
+	kept.Templates = nil
+	return &kept
 }
 
 // checkRecordSize returns an error if Kubernetes would refuse Helm's record of the release, which

@@ -88,28 +88,38 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	case err != nil:
 		return rendered{}, event.WithHint(want.inTemplate(err), want.hintFix())
 	}
-	crds := loaded.CRDObjects()
+	made, err := want.sort(loaded, files)
+	if err != nil {
+		return rendered{}, err
+	}
+	made.values, made.revision = values, options.Revision
+	d.setImages(want.Release, made.images)
+	return made, nil
+}
+
+// sort takes what the templates were rendered to apart into namespaces, hooks and manifests, and
+// sets the images that were built.
+func (want *desired) sort(loaded *chart.Chart, files map[string]string) (made rendered, err error) {
+	made = rendered{chart: loaded, files: files, crds: loaded.CRDObjects()}
 	if namespaces := takeNamespaces(files); len(namespaces) > 0 {
-		crds = append(crds, namespaces...)
+		made.crds = append(made.crds, namespaces...)
 		loaded.Files = append(loaded.Files, namespacesFile(namespaces)) // for Helm's record
 	}
 	objects := maps.Clone(files)
 	maps.DeleteFunc(objects, func(name, _ string) bool { return strings.HasSuffix(name, "NOTES.txt") })
-	set, err := newBuiltImages(want.Images).set(objects)
-	if err != nil {
+	if made.set, err = newBuiltImages(want.Images).set(objects); err != nil {
 		return rendered{}, err
 	}
 	maps.Copy(files, objects)
-	hooks, manifests, err := releaseutil.SortManifests(objects, nil, releaseutil.InstallOrder)
+	made.hooks, made.manifests, err = releaseutil.SortManifests(objects, nil, releaseutil.InstallOrder)
 	if err != nil {
 		return rendered{}, event.WithHint(want.inOutput(err, files), want.hintFix())
 	}
-	if err := want.checkNames(hooks, manifests); err != nil {
+	if err := want.checkNames(made.hooks, made.manifests); err != nil {
 		return rendered{}, err
 	}
-	images := imagesIn(hooks, contentsOf(manifests)...)
-	d.setImages(want.Release, images)
-	return rendered{loaded, values, options.Revision, files, hooks, manifests, crds, set, images}, nil
+	made.images = imagesIn(made.hooks, contentsOf(made.manifests)...)
+	return made, nil
 }
 
 // checkNames returns an error if an object has no name of its own, or shares it with another one.
