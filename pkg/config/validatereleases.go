@@ -93,12 +93,17 @@ func (v validator) manifests(release Release, n *tree.Node) {
 	if key := n.Get("remoteBases"); key != nil && !key.IsNull() && release.Kustomize == "" {
 		v.Wrong(key, `is for releases with "kustomize"`)
 	}
-	if release.Chart == "" && len(release.Manifests)+len(release.Kustomize) > 0 {
-		for _, key := range onlyForCharts {
-			if value := n.Get(key); value != nil && !value.IsNull() {
-				v.Wrong(value, "is for releases with a chart, but this one is made of %s",
-					map[bool]string{true: "a kustomization", false: "manifests"}[release.Kustomize != ""])
-			}
+	source := ""
+	switch {
+	case release.Chart != "": // that there are manifests, too, is reported
+	case release.Kustomize != "":
+		source = "a kustomization"
+	case len(release.Manifests) > 0:
+		source = "manifests"
+	}
+	for _, key := range onlyForCharts {
+		if value := n.Get(key); source != "" && value != nil && !value.IsNull() {
+			v.Wrong(value, "is for releases with a chart, but this one is made of %s", source)
 		}
 	}
 	for i, pattern := range release.Manifests {

@@ -1,7 +1,7 @@
 package session
 
-// A part of the releases. Which images, forwards and health checks belong to it shows what its
-// releases render to, so it is found out at the start of each run.
+// A part of the releases. Which images, forwards and health checks belong to it depends on what its
+// releases are rendered to, so each run begins by rendering them.
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 )
 
 // narrow returns what of a configuration belongs to the releases of its part, all of it if it is no
-// part. An error is transient.
+// part. A mistake in a chart is no error here: the run reports it.
 func (s *Session) narrow(ctx context.Context, c *config.Config) (*config.Config, error) {
 	if !c.IsTooWide() {
 		return c, nil
@@ -28,7 +28,7 @@ func (s *Session) narrow(ctx context.Context, c *config.Config) (*config.Config,
 	if err != nil {
 		return nil, err
 	}
-	part := scope{config: c, images: config.Release{Hooks: c.Hooks}.Images()}
+	made := partObjects{config: c, images: config.Release{Hooks: c.Hooks}.Images()}
 	for i, r := range list {
 		objects, err := s.deployer.Objects(ctx, s.options.Sink, r)
 		switch {
@@ -38,13 +38,13 @@ func (s *Session) narrow(ctx context.Context, c *config.Config) (*config.Config,
 			return nil, context.Cause(ctx)
 		case event.IsTransient(err):
 			return nil, err
-		case s.objects[r.ID()] == nil: // the run reports the error
-			part.unsure = true
+		case s.objects[r.ID()] == nil:
+			made.unsure = true
 		}
-		part.objects = append(part.objects, s.objects[r.ID()]...)
-		part.images = append(part.images, imagesOf(c, s.deployer, c.Releases[i])...)
+		made.objects = append(made.objects, s.objects[r.ID()]...)
+		made.images = append(made.images, imagesOf(c, s.deployer, c.Releases[i])...)
 	}
-	return c.Keep(config.Needs{Image: part.hasImage, Forward: part.hasForward, Health: part.hasHealth}), nil
+	return c.Keep(config.Needs{Image: made.hasImage, Forward: made.hasForward, Health: made.hasHealth}), nil
 }
 
 // checkImages returns an error if a release names an image that it did not name at the start of the
@@ -70,22 +70,22 @@ func unhashed(c *config.Config) *loop.Target {
 	return target
 }
 
-// scope is what the releases of a part make.
-type scope struct {
+// partObjects are what the releases of a part are rendered to, and the images that they name.
+type partObjects struct {
 	config  *config.Config
 	objects []*unstructured.Unstructured
 	images  []string // their names in devloop.yaml
 	unsure  bool     // one of them was never rendered: everything may belong to it
 }
 
-func (s scope) hasImage(name string) bool { return s.unsure || slices.Contains(s.images, name) }
+func (p partObjects) hasImage(name string) bool { return p.unsure || slices.Contains(p.images, name) }
 
 // hasForward tells whether one of the releases makes the target of a forward, or whether it is that
 // of no other release either, as the namespace tells: an operator may make it.
-func (s scope) hasForward(f config.Forward) bool {
+func (p partObjects) hasForward(f config.Forward) bool {
 	kind, name := f.Target()
 	selector, _ := labels.Parse(name) // of kind selector only, and checked
-	return s.makes(f.Namespace, func(u *unstructured.Unstructured) bool {
+	return p.makes(f.Namespace, func(u *unstructured.Unstructured) bool {
 		switch kind {
 		case portforward.Selector:
 			return selector.Matches(podLabels(u))
@@ -97,19 +97,19 @@ func (s scope) hasForward(f config.Forward) bool {
 	})
 }
 
-func (s scope) hasHealth(h config.Health) bool {
+func (p partObjects) hasHealth(h config.Health) bool {
 	selector, err := labels.Parse(h.Deployment)
-	return err == nil && s.makes(h.Namespace, func(u *unstructured.Unstructured) bool {
+	return err == nil && p.makes(h.Namespace, func(u *unstructured.Unstructured) bool {
 		return u.GetKind() == "Deployment" && selector.Matches(labels.Set(u.GetLabels()))
 	})
 }
 
 // makes tells whether an object that matches belongs to the part.
-func (s scope) makes(namespace string, matches func(*unstructured.Unstructured) bool) bool {
+func (p partObjects) makes(namespace string, matches func(*unstructured.Unstructured) bool) bool {
 	isThere := func(r config.Release) bool { return r.Namespace == namespace }
-	return slices.ContainsFunc(s.objects, func(u *unstructured.Unstructured) bool {
+	return slices.ContainsFunc(p.objects, func(u *unstructured.Unstructured) bool {
 		return u.GetNamespace() == namespace && matches(u)
-	}) || s.unsure && slices.ContainsFunc(s.config.Releases, isThere) || !slices.ContainsFunc(s.config.Others, isThere)
+	}) || p.unsure && slices.ContainsFunc(p.config.Releases, isThere) || !slices.ContainsFunc(p.config.Others, isThere)
 }
 
 // podLabels returns the labels of the pods that an object is, or makes.

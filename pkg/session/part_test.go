@@ -24,7 +24,7 @@ func parsed(t *testing.T, texts ...string) (objects []*unstructured.Unstructured
 }
 
 func TestWhatBelongsToAPart(t *testing.T) {
-	part := scope{
+	part := partObjects{
 		config: &config.Config{
 			Releases: []config.Release{{Name: "web", Namespace: "shop"}, {Name: "db", Namespace: "data"}},
 			Others:   []config.Release{{Name: "api", Namespace: "shop"}},
