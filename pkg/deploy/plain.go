@@ -50,21 +50,45 @@ func wrap(name string, documents []manifests.Document) *chart.Chart {
 	templates := map[string]string{}
 	var names []string // in the order of the documents
 	for _, document := range documents {
-		place := placeName(document)
-		if isDefinition(document.Text) {
-			wrapped.Files = append(wrapped.Files, &chart.File{Name: "crds/" + place + ".yaml", Data: []byte(document.Text)})
+		place, text := placeName(document), withoutVersion(document.Text)
+		if isDefinition(text) {
+			wrapped.Files = append(wrapped.Files, &chart.File{Name: "crds/" + place + ".yaml", Data: []byte(text)})
 			continue
 		}
 		if _, known := templates[place]; !known {
 			names = append(names, place)
 		}
-		templates[place] += "---\n" + document.Text
+		templates[place] += "---\n" + text
 	}
 	for _, place := range names {
 		wrapped.Templates = append(wrapped.Templates,
 			&chart.File{Name: "templates/" + place, Data: asTemplate(templates[place])})
 	}
 	return wrapped
+}
+
+// withoutVersion returns a document without the version and the UID that kubectl get prints of a
+// live object: with these, the API server refuses to change any other version than that.
+func withoutVersion(text string) string {
+	if !strings.Contains(text, "resourceVersion") && !strings.Contains(text, "uid") {
+		return text
+	}
+	content, err := decodeDocument(text)
+	if err != nil {
+		return text // Helm says what is wrong with it
+	}
+	object, _ := content.(map[string]any)
+	metadata, _ := object["metadata"].(map[string]any)
+	if metadata["resourceVersion"] == nil && metadata["uid"] == nil {
+		return text
+	}
+	delete(metadata, "resourceVersion")
+	delete(metadata, "uid")
+	encoded, err := encodeDocument(content)
+	if err != nil {
+		return text
+	}
+	return string(encoded)
 }
 
 // isDefinition tells whether a document is a CRD.

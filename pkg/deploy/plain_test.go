@@ -68,6 +68,21 @@ func TestPlainManifestsAreAChart(t *testing.T) {
 	}
 }
 
+func TestManifestsThatKubectlGetPrinted(t *testing.T) {
+	const object = "apiVersion: v1\ndata:\n  uid: \"1\"\nkind: ConfigMap\nmetadata:\n  generation: 9007199254740993\n  name: a\n"
+	for name, test := range map[string]struct{ text, want string }{
+		"as it was printed":     {object + "  resourceVersion: \"7\"\n  uid: 0-1\n", object},
+		"with a version alone":  {object + "  resourceVersion: 7\n", object},
+		"with neither":          {object + "# uid, resourceVersion\n", object + "# uid, resourceVersion\n"},
+		"whose metadata is odd": {"kind: A\nmetadata: uid\n", "kind: A\nmetadata: uid\n"},
+		"that is no YAML":       {"uid: {", "uid: {"},
+	} {
+		if got := withoutVersion(test.text); got != test.want {
+			t.Errorf("a manifest %s became\n%s", name, got)
+		}
+	}
+}
+
 func TestDigestOfPlainManifests(t *testing.T) {
 	dir := t.TempDir()
 	d := &Deployer{options: Options{Folder: dir}}
