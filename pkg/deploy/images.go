@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -122,7 +123,7 @@ func (b builtImages) setDocument(text string) (document string, set []SetImage, 
 	if !b.mayBeIn(text) {
 		return text, nil, nil
 	}
-	content, err := decodeDocument(text)
+	content, err := decodeDocument(text + "\n") // the line break that a block of text at its end has lost
 	if err != nil {
 		return text, nil, nil //nolint:nilerr // see above
 	}
@@ -140,7 +141,14 @@ func (b builtImages) setDocument(text string) (document string, set []SetImage, 
 		return text, nil, nil
 	}
 	now, err := encodeDocument(content)
-	return comments + string(now), set, err
+	if err != nil {
+		return text, nil, err
+	}
+	trimmed, err := decodeDocument(strings.TrimSpace(string(now))) // by Helm, and by the next separator
+	if err != nil || !reflect.DeepEqual(trimmed, content) {
+		now = append(now, imageComment+"the text above ends with a line break\n"...)
+	}
+	return comments + string(now), set, nil
 }
 
 // mayBeIn tells whether text may name one of the images. Large documents take long to parse.

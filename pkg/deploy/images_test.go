@@ -210,6 +210,30 @@ spec:
 	}
 }
 
+// The separator of documents takes the line break of a block of text before it, and Helm's record
+// gives it back.
+func TestTextAtTheEndOfADocument(t *testing.T) {
+	head := "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: w}\nspec:\n  templates:\n  - script:\n" +
+		"      image: app:1\n      source: "
+	for _, text := range []string{"|\n        print()\n", "|+\n        print()\n", "|-\n        print()\n", "print()\n", "\"a\\n\\n\"\n"} {
+		want, err := decodeDocument(strings.Replace(head+text, "app:1", testImages["app"], 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, set := setIn(t, head+text+"---\n"+head+text)
+		documents := splitManifest(all)
+		if len(set) != 2 || len(documents) != 2 {
+			t.Fatalf("%d set in %d documents:\n%s", len(set), len(documents), all)
+		}
+		for _, document := range documents {
+			now, err := decodeDocument(document + "\n")
+			if err != nil || !reflect.DeepEqual(now, want) {
+				t.Errorf("%v, %v in\n%s", err, now, all)
+			}
+		}
+	}
+}
+
 func FuzzImagesAreSet(f *testing.F) {
 	f.Add("x", "app", "y")
 	f.Add("\x7f", "app:\u0080", "\u0085\ufeff\uffff\u2028")
