@@ -274,7 +274,7 @@ func (d *Deployer) prepare(
 		return made, nil, err
 	}
 	d.noteTakeover(stage, r, found.foreign)
-	want.takesOver = len(found.foreign) > 0
+	want.takesOver = found.kept || len(found.foreign) > 0
 	if ctx.Err() != nil {
 		return made, nil, context.Cause(ctx)
 	}

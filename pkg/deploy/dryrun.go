@@ -116,9 +116,10 @@ func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired,
 	if err != nil {
 		return tried{}, err
 	}
-	next := attempt{Release: want.Release, stage: stage, fresh: d.neverInstalled(all)}
+	never, kept := d.neverInstalled(all), d.keepsObjects(all)
+	next := attempt{Release: want.Release, stage: stage, fresh: never && !kept}
 	events := installHooks
-	if len(all) > 0 && all[0].exists() && !next.fresh {
+	if len(all) > 0 && all[0].exists() && !never {
 		record, err := d.record(ctx, want.Release, comparedWith(all))
 		if err != nil {
 			return tried{}, err
@@ -138,7 +139,9 @@ func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired,
 			next.crds = append(next.crds, manifestObject{o.Unstructured, want.file(crd.Filename)})
 		}
 	}
-	return d.try(ctx, next)
+	found, err := d.try(ctx, next)
+	found.kept = kept
+	return found, err
 }
 
 // comparedWith returns the revision that Helm compares the next one with.
@@ -168,6 +171,7 @@ type attempt struct {
 type tried struct {
 	recreate []recreation    // have to be deleted first
 	foreign  []foreignObject // are not the release's
+	kept     bool            // stay though the release was never fully installed
 }
 
 // describes tells whether a CRD of the release describes an object's kind, which may be another one

@@ -66,10 +66,17 @@ func (d *Deployer) helmWrite(stage event.Stage, want desired, made rendered, w *
 	if err != nil {
 		return nil, err
 	}
-	if d.neverInstalled(revisionsOf(history)) {
-		stage.Note("release was never fully installed, it is removed and installed again", "release", event.Name(want.Name),
-			"status", history[0].Info.Status.String())
-		if err := d.helmUninstall(ctx, stage, helm, want.Release, history); err != nil {
+	if known := revisionsOf(history); d.neverInstalled(known) {
+		if d.keepsObjects(known) {
+			stage.Note("release was never fully installed, it is installed again", "release", event.Name(want.Name),
+				"status", history[0].Info.Status.String())
+			err = d.forgetInstallation(ctx, helm, want.Release, history, made)
+		} else {
+			stage.Note("release was never fully installed, it is removed and installed again", "release", event.Name(want.Name),
+				"status", history[0].Info.Status.String())
+			err = d.helmUninstall(ctx, stage, helm, want.Release, history)
+		}
+		if err != nil {
 			return nil, err
 		}
 		manifests := make([]string, len(history))
@@ -136,6 +143,9 @@ func (d *Deployer) installOrUpgrade(
 	}
 	if want.around != nil && len(want.around.After) > 0 {
 		labels[labelAfterAll] = labelDue
+	}
+	if want.takesOver {
+		labels[labelTookOver] = strconv.Itoa(version)
 	}
 	if last.exists() {
 		return d.upgrade(ctx, helm, want, history[0], output, made.values, labels)

@@ -42,6 +42,38 @@ func (d *Deployer) neverInstalled(history []revision) bool {
 		})
 }
 
+// keepsObjects tells whether a release that was never fully installed is installed over its objects:
+// it took some of them over, and with them would go data that was there before.
+func (d *Deployer) keepsObjects(history []revision) bool {
+	return d.neverInstalled(history) && history[0].status != release.StatusUninstalling &&
+		slices.ContainsFunc(history, revision.tookOver)
+}
+
+// forgetInstallation removes what is left of a release that was never fully installed, except for
+// the objects that it is about to have.
+func (d *Deployer) forgetInstallation(
+	ctx context.Context, helm *action.Configuration, r Release, history []*release.Release, made rendered,
+) error {
+	if err := d.removeHooks(ctx, r, history, hasRun); err != nil {
+		return err
+	}
+	var kept []object
+	for _, m := range made.manifests {
+		for _, o := range decodeObjects(m.Name, m.Content) {
+			kept = append(kept, o.in(r.Namespace))
+		}
+	}
+	if err := d.sweep(ctx, r, history, kept); err != nil {
+		return err
+	}
+	for _, record := range history {
+		if _, err := helm.Releases.Delete(record.Name, record.Version); err != nil {
+			return fmt.Errorf("delete Helm's record of revision %d: %w", record.Version, err)
+		}
+	}
+	return nil
+}
+
 // awaitTerminating waits for the end of objects that manifests name and that are being deleted:
 // Helm would adopt them, and lose them a moment later.
 func (d *Deployer) awaitTerminating(ctx context.Context, stage event.Stage, r Release, manifests []string) error {

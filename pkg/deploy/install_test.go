@@ -6,6 +6,28 @@ import (
 	"helm.sh/helm/v3/pkg/release"
 )
 
+func TestObjectsTakenOverStay(t *testing.T) {
+	d := &Deployer{project: "demo"}
+	for name, test := range map[string]struct {
+		status   release.Status
+		tookOver string
+		want     bool
+	}{
+		"an installation that failed":             {release.StatusFailed, "1", true},
+		"one that was killed":                     {release.StatusPendingInstall, "1", true},
+		"one that took nothing over":              {release.StatusFailed, "", false},
+		"one that copied the label":               {release.StatusFailed, "7", false},
+		"a removal that was not completed":        {release.StatusUninstalling, "1", false},
+		"an installation that is complete by now": {release.StatusDeployed, "1", false},
+	} {
+		history := []revision{{version: 1, status: test.status,
+			labels: map[string]string{labelProject: "demo", labelTookOver: test.tookOver}}}
+		if got := d.keepsObjects(history); got != test.want {
+			t.Errorf("after %s, its objects stay: %v", name, got)
+		}
+	}
+}
+
 func TestNeverInstalled(t *testing.T) {
 	d := &Deployer{project: "demo"}
 	history := func(project string, states ...release.Status) (all []revision) {

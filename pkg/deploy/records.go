@@ -28,6 +28,7 @@ const (
 	labelGood     = "devloop.good"      // version whose pods came up
 	labelAfter    = "devloop.after"     // labelDue until the commands after the release have run
 	labelAfterAll = "devloop.after-all" // the same for the commands after all releases
+	labelTookOver = "devloop.took-over" // version that took objects over
 	labelDue      = "due"
 	labelNone     = "null" // makes Helm drop a label
 )
@@ -57,6 +58,9 @@ func (r revision) byDevloop() bool { return r.labels[labelRevision] == strconv.I
 
 // good tells whether the revision's pods came up.
 func (r revision) good() bool { return r.labels[labelGood] == strconv.Itoa(r.version) }
+
+// tookOver tells whether the revision took over objects that were there before it.
+func (r revision) tookOver() bool { return r.labels[labelTookOver] == strconv.Itoa(r.version) }
 
 // labelled tells whether a devloop made a release for a project of this name. The journal cannot
 // tell: its entry may be of an install that failed, and the release someone else's.

@@ -18,7 +18,7 @@ func (d *Deployer) upgrade(ctx context.Context, helm *action.Configuration, want
 			return nil, err
 		}
 	}
-	for _, label := range []string{labelAfter, labelAfterAll, labelGood} {
+	for _, label := range []string{labelAfter, labelAfterAll, labelGood, labelTookOver} {
 		if _, set := labels[label]; !set && last.Labels[label] != "" {
 			labels[label] = labelNone
 		}
