@@ -41,7 +41,7 @@ func (d *Deployer) Apply(
 			results[name].awaited = true
 		}
 	}
-	all := &around{Around: commands}
+	all := &around{Around: commands, releases: releases}
 	var group sync.WaitGroup
 	lasts := make([]revision, len(releases))
 	errs := make([]error, len(releases))
@@ -256,8 +256,14 @@ func (d *Deployer) prepare(
 	if err := d.applyNamespaces(ctx, stage, r, made.crds, w); err != nil {
 		return made, nil, err
 	}
-	if err := d.checkNamespaces(ctx, want, made); err != nil {
-		return made, nil, err
+	missing := d.checkNamespaces(ctx, want, made)
+	if missing != nil || d.lacksKinds(want, made) {
+		if d.bringForward(ctx, stage, want.around); missing != nil {
+			missing = d.checkNamespaces(ctx, want, made)
+		}
+	}
+	if missing != nil {
+		return made, nil, missing
 	}
 	reports := event.Stage{} // Validate has reported unknown fields
 	if !last.exists() {

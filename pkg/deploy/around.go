@@ -20,6 +20,9 @@ type around struct {
 	Around
 	once sync.Once
 	err  error // of the commands before
+
+	releases []Release // of the Apply
+	brought  sync.Once // see bringForward
 }
 
 // errNotBegun is the error of a release that a command before all releases kept from being written,

@@ -1,0 +1,60 @@
+package deploy
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// lacksKinds tells whether the API server does not have the kinds of all objects of a release.
+func (d *Deployer) lacksKinds(want *desired, made rendered) bool {
+	for _, m := range made.manifests {
+		for _, o := range decodeObjects(want.file(m.Name), m.Content) {
+			if _, _, err := d.endpoint(o.in(want.Namespace)); meta.IsNoMatchError(err) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// bringForward applies the namespaces and CRDs of all releases of an Apply, once. A release that
+// needs some which another one brings does not wait for that one's pods: these may need its own.
+func (d *Deployer) bringForward(ctx context.Context, stage event.Stage, all *around) {
+	all.brought.Do(func() {
+		for _, r := range all.releases {
+			if len(r.Before) > 0 { // commands come before all else
+				continue
+			}
+			if err := d.applyFirst(ctx, stage, r); err != nil { // which its own turn reports
+				stage.Detail("namespaces and CRDs of a release could not be brought forward", "release", event.Name(r.Name),
+					"reason", err.Error())
+			}
+		}
+	})
+}
+
+// applyFirst applies the namespaces and CRDs of a release.
+func (d *Deployer) applyFirst(ctx context.Context, stage event.Stage, r Release) error {
+	want, err := d.readInputs(ctx, stage, r)
+	if err != nil {
+		return err
+	}
+	last, err := d.last(ctx, r)
+	if err == nil {
+		err = d.mayWrite(r, last)
+	}
+	if err != nil {
+		return err
+	}
+	made, err := d.render(ctx, &want, last)
+	if err != nil {
+		return err
+	}
+	if err := d.applyNamespaces(ctx, stage, r, made.crds, &writeLog{}); err != nil {
+		return err
+	}
+	return d.applyCRDs(ctx, stage, r, made.crds, &writeLog{})
+}
