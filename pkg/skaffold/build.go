@@ -169,13 +169,8 @@ func (s *translator) implicitArgs(n, image, requires *tree.Node, dockerfile stri
 		isUsed[match[1]] = true
 	}
 	give := func(name string, value *tree.Node) {
-		args := image.Get("args")
-		if args == nil {
-			args = n.As(yaml.MappingNode, n.Path)
-		}
-		if isUsed[name] && args.Get(name) == nil {
-			put(args, name, value)
-			put(image, "args", args)
+		if isUsed[name] && image.Get("args").Get(name) == nil {
+			put(child(image, "args", n), name, value)
 		}
 	}
 	give("SKAFFOLD_RUN_MODE", scalar(n, "dev"))
@@ -357,11 +352,7 @@ func (s *translator) secret(n, image *tree.Node) {
 			s.note(env, "the variable %s is in skaffold.env alone, where builds do not get secrets from: export it", env.Value)
 		}
 	}
-	secrets := image.Get("secrets")
-	if secrets == nil {
-		secrets = n.As(yaml.MappingNode, n.Path)
-		put(image, "secrets", secrets)
-	}
+	secrets := child(image, "secrets", n)
 	if secrets.Get(id.Value) != nil {
 		s.Wrong(id, "%q is here twice", id.Value)
 		return

@@ -26,7 +26,7 @@ type deployment struct {
 
 	kubectlNamespace *tree.Node // that a flag or defaultNamespace says
 	helmFlags        helmFlags
-	before, after    *tree.Node // lists of commands around all releases
+	around           *tree.Node // the commands around all releases
 }
 
 // deploy reads the section deploy.
@@ -53,9 +53,7 @@ func (s *translator) deploy(n, made *tree.Node) {
 			if err != nil || seconds < 0 {
 				s.Wrong(n, "must be a number of seconds, but is %s", n.Describe())
 			} else if seconds > 0 {
-				timeouts := n.As(yaml.MappingNode, n.Path)
-				put(timeouts, "rollout", scalar(n, shortDuration(seconds)))
-				put(made, "timeouts", timeouts)
+				put(child(made, "timeouts", n), "rollout", scalar(n, shortDuration(seconds)))
 			}
 		},
 		"tolerateFailuresUntilDeadline": s.lost("the wait ends as soon as a failure is certain"),
@@ -89,7 +87,7 @@ func (s *translator) byKubectl(n *tree.Node) {
 		"flags":           s.kubectlFlags,
 		"hooks":           s.hooks,
 		"defaultNamespace": func(n *tree.Node) {
-			s.kubectlNamespace = cmp.Or(s.kubectlNamespace, s.required(n, "defaultNamespace", n))
+			s.kubectlNamespace = cmp.Or(s.kubectlNamespace, s.filled(n))
 		},
 	}
 	if strings.HasSuffix(n.Path, "kustomize") {
@@ -128,13 +126,13 @@ func (s *translator) localPaths(n *tree.Node) (list []*tree.Node) {
 	}
 	s.hasManifests = s.hasManifests || len(items) > 0
 	for _, item := range items {
-		path, ok := s.plain(item, s.text(item))
+		path := s.filled(item)
 		switch {
-		case !ok || path == "":
-		case isURL(path):
+		case path == nil:
+		case isURL(path.Value):
 			s.note(item, "is not on this machine, and so not deployed: download it")
 		default:
-			list = append(list, scalar(item, s.path(path)))
+			list = append(list, scalar(item, s.path(path.Value)))
 		}
 	}
 	return list

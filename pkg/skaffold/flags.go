@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/devloop/devloop/pkg/config/tree"
 )
 
@@ -185,12 +183,7 @@ func (s *translator) dockerFlags(n, image *tree.Node) {
 	known := flags{
 		"--build-arg=": func(f flag) {
 			name, value, _ := strings.Cut(f.value, "=")
-			args := image.Get("args")
-			if args == nil {
-				args = n.As(yaml.MappingNode, n.Path)
-				put(image, "args", args)
-			}
-			put(args, name, scalar(f.at, escapeBraces(value)))
+			put(child(image, "args", n), name, scalar(f.at, escapeBraces(value)))
 		},
 		"--target=":   func(f flag) { put(image, "target", scalar(f.at, f.value)) },
 		"--platform=": func(f flag) { put(image, "platform", scalar(f.at, f.value)) },

@@ -56,19 +56,18 @@ func (s *translator) forward(n, made *tree.Node) {
 			"not to %q", kind.Value)
 		return
 	}
-	text, ok := s.plain(name, s.text(name))
-	if !ok || text == "" {
+	if name = s.filled(name); name == nil {
 		return
 	}
-	put(forward, target, scalar(name, text))
+	put(forward, target, name)
 	put(forward, "port", port)
 	if namespace != nil {
-		if text, ok := s.plain(namespace, s.text(namespace)); ok && text != "" {
-			put(forward, "namespace", scalar(namespace, text))
+		if namespace = s.filled(namespace); namespace == nil {
+			return
 		}
-	}
-	if forward.Get("namespace") == nil {
-		namespace := cmp.Or(s.namespaceOf(target, text), s.onlyNamespace())
+		put(forward, "namespace", namespace)
+	} else {
+		namespace := cmp.Or(s.namespaceOf(target, name.Value), s.onlyNamespace())
 		if namespace == "" {
 			s.note(n, "has no namespace, and the releases have several: the port is not forwarded, as for skaffold")
 			return

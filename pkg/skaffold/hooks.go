@@ -1,7 +1,6 @@
 package skaffold
 
 import (
-	"cmp"
 	"runtime"
 	"slices"
 
@@ -12,26 +11,24 @@ import (
 
 // hooks reads the commands around a deployer.
 func (s *translator) hooks(n *tree.Node) {
-	into := func(list **tree.Node) func(*tree.Node) {
+	read := func(when string) func(*tree.Node) {
 		return func(n *tree.Node) {
 			for _, item := range s.items(n) {
 				s.section(item, keys{
 					"host": func(n *tree.Node) {
-						hook := s.hook(n)
-						if hook == nil {
-							return
+						if hook := s.hook(n); hook != nil {
+							if s.around == nil {
+								s.around = hook.As(yaml.MappingNode, hook.Path)
+							}
+							add(s.around, when, hook)
 						}
-						if *list == nil {
-							*list = hook.As(yaml.SequenceNode, hook.Path)
-						}
-						(*list).Items = append((*list).Items, hook)
 					},
 					"container": s.lost("this command is not run: devloop runs commands on this machine alone"),
 				})
 			}
 		}
 	}
-	s.section(n, keys{"before": into(&s.before), "after": into(&s.after)})
+	s.section(n, keys{"before": read("before"), "after": read("after")})
 }
 
 // hook reads one command, nil if it is wrong or for another system.
@@ -77,24 +74,16 @@ func (s *translator) hook(n *tree.Node) *tree.Node {
 	return hook
 }
 
-// putHooks puts the commands around all releases into made.
-func (s *translator) putHooks(made *tree.Node) {
-	first := cmp.Or(s.before, s.after)
-	if first == nil {
+// finishHooks puts the commands around all releases into made.
+func (s *translator) finishHooks(made *tree.Node) {
+	if s.around == nil {
 		return
 	}
-	hooks := first.As(yaml.MappingNode, first.Path)
-	if s.before != nil {
-		put(hooks, "before", s.before)
-	}
-	if s.after != nil {
-		put(hooks, "after", s.after)
-	}
-	put(made, "hooks", hooks)
+	put(made, "hooks", s.around)
 	variables := "none of skaffold's"
 	if len(s.variables) > 0 {
 		variables += " or of skaffold.env"
 	}
-	s.note(first, "the commands run around all releases, and only if any of these differs; "+
+	s.note(s.around, "the commands run around all releases, and only if any of these differs; "+
 		"they have the variable KUBECONFIG, and %s", variables)
 }

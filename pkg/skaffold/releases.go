@@ -72,8 +72,8 @@ func (s *translator) release(n *tree.Node) {
 		},
 		"dependsOn": func(n *tree.Node) {
 			for _, item := range s.items(n) {
-				if text, ok := s.plain(item, s.text(item)); ok && text != "" {
-					add(release, "dependsOn", scalar(item, text))
+				if name := s.filled(item); name != nil {
+					add(release, "dependsOn", name)
 				}
 			}
 		},
@@ -89,7 +89,11 @@ func (s *translator) release(n *tree.Node) {
 		"recreatePods": s.lost("pods are replaced where what they are made from changes, as Kubernetes does"),
 		"packaged":     s.lost("the chart is deployed as it is, with its own version and appVersion"),
 	})
-	title := s.required(n, "name", name)
+	if name == nil {
+		s.Wrong(n, `"name" is missing`)
+		return
+	}
+	title := s.filled(name)
 	if title == nil {
 		return
 	}
@@ -107,7 +111,7 @@ func (s *translator) release(n *tree.Node) {
 			s.inform(namespace, "%s counts, by a flag of skaffold or helm", space.Value)
 		}
 	case namespace != nil:
-		if space = s.required(n, "namespace", namespace); space == nil {
+		if space = s.filled(namespace); space == nil {
 			return
 		}
 	default:
@@ -164,26 +168,6 @@ func (s *translator) gatewayPrefix(release *tree.Node) (prefix string, isUnknown
 	return prefix, !n.IsScalar() || isTemplate || strings.ContainsFunc(prefix, unicode.IsSpace)
 }
 
-// required returns the value of a key, which may be a template; nil if it was reported.
-func (s *translator) required(n *tree.Node, key string, value *tree.Node) *tree.Node {
-	if value == nil {
-		s.Wrong(n, "%q is missing", key)
-		return nil
-	}
-	text := s.text(value)
-	if text == "" {
-		return nil
-	}
-	filled, ok := s.plain(value, text)
-	if ok && filled == "" {
-		s.Wrong(value, "must not be empty")
-	}
-	if !ok || filled == "" {
-		return nil
-	}
-	return scalar(value, filled)
-}
-
 // chart finds out where the release's chart is. It returns false if that was reported.
 func (s *translator) chart(n, release *tree.Node, source chartSource) bool {
 	at := cmp.Or(source.remoteChart, source.chartPath)
@@ -195,7 +179,7 @@ func (s *translator) chart(n, release *tree.Node, source chartSource) bool {
 		s.Wrong(source.chartPath, `has "chartPath" beside "remoteChart"`)
 		return false
 	}
-	chart := s.required(n, "chart", at)
+	chart := s.filled(at)
 	if chart == nil {
 		return false
 	}
@@ -203,7 +187,7 @@ func (s *translator) chart(n, release *tree.Node, source chartSource) bool {
 	hasVersions := false
 	switch {
 	case source.repo != nil && !(isLocal && source.chartPath != nil):
-		repo := s.required(n, "repo", source.repo)
+		repo := s.filled(source.repo)
 		if repo == nil {
 			return false
 		}
@@ -232,20 +216,18 @@ func (s *translator) chart(n, release *tree.Node, source chartSource) bool {
 	}
 	put(release, "chart", chart)
 	version := s.helmFlags.version
-	switch {
-	case source.version != nil:
-		if version = s.required(n, "version", source.version); version == nil {
+	if source.version != nil {
+		if version = s.filled(source.version); version == nil {
 			return false
 		}
-	case version == nil:
-		return true
 	}
 	switch {
-	case !hasVersions:
+	case version == nil:
+	case hasVersions:
+		put(release, "version", version)
+	default:
 		s.note(cmp.Or(source.version, version),
 			"the chart has the version that it has: a version only chooses one of a repository's")
-	default:
-		put(release, "version", version)
 	}
 	return true
 }
@@ -324,11 +306,9 @@ func (s *translator) finishReleases(made *tree.Node) {
 		s.inform(s.releases[1], "releases are applied side by side, not one after the other: "+
 			"dependsOn, or wait: true of the one before, keeps an order")
 	}
-	s.putHooks(made)
+	s.finishHooks(made)
 	if timeout := s.helmFlags.timeout; timeout != nil && made.Get("timeouts") == nil {
-		timeouts := timeout.As(yaml.MappingNode, timeout.Path)
-		put(timeouts, "rollout", timeout)
-		put(made, "timeouts", timeouts)
+		put(child(made, "timeouts", timeout), "rollout", timeout)
 	}
 	for i, g := range s.gateways {
 		isIt := func(r *tree.Node) bool { return r.Get("name").Value == g.release }
@@ -338,9 +318,7 @@ func (s *translator) finishReleases(made *tree.Node) {
 		put(health, "namespace", scalar(release, g.namespace))
 		add(made, "health", health)
 		if i == 0 {
-			cleanup := release.As(yaml.MappingNode, release.Path)
-			add(cleanup, "before", scalar(release, "daskclusters.gateway.dask.org"))
-			put(made, "cleanup", cleanup)
+			add(child(made, "cleanup", release), "before", scalar(release, "daskclusters.gateway.dask.org"))
 		}
 	}
 }

@@ -343,6 +343,14 @@ func put(n *tree.Node, name string, value *tree.Node) {
 	n.Put(key, value)
 }
 
+// child returns the mapping at a key, which gets the place of at if it is made.
+func child(n *tree.Node, name string, at *tree.Node) *tree.Node {
+	if n.Get(name) == nil {
+		put(n, name, at.As(yaml.MappingNode, at.Path))
+	}
+	return n.Get(name)
+}
+
 // add appends an item to the list of a key.
 func add(n *tree.Node, name string, item *tree.Node) {
 	list := n.Get(name)

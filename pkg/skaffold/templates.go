@@ -205,6 +205,22 @@ func (s *translator) noVariable(name string) error {
 	return fmt.Errorf("no image has a variable %q, nor has the environment%s", name, tree.DidYouMean(name, known))
 }
 
+// filled returns a single value with its templates filled in, nil if it was reported.
+func (s *translator) filled(n *tree.Node) *tree.Node {
+	text := s.text(n)
+	if text == "" {
+		return nil
+	}
+	text, ok := s.plain(n, text)
+	if ok && text == "" {
+		s.Wrong(n, "must not be empty")
+	}
+	if text == "" {
+		return nil
+	}
+	return scalar(n, text)
+}
+
 // plain is expand for a value that cannot hold a template of devloop.yaml.
 func (s *translator) plain(n *tree.Node, text string) (filled string, ok bool) {
 	filled, ok = s.expand(n, text)

@@ -102,16 +102,16 @@ func (s *translator) valuesFiles(release *tree.Node, v values) {
 		list = append(list, s.items(v.files)...)
 	}
 	for _, item := range list {
-		path, ok := s.plain(item, s.text(item))
-		if !ok || path == "" {
+		filled := s.filled(item)
+		if filled == nil {
 			continue
 		}
+		path := expandHome(filled.Value)
 		if isURL(path) {
 			s.Wrong(item, "%q is not on this machine: download it", path)
 			found = found || strings.HasPrefix(path, "secrets")
 			continue
 		}
-		path = expandHome(path)
 		if hasSecrets {
 			text, err := files.Read(tree.Abs(s.dir, path), maxConfig)
 			if err == nil && isEncrypted.Match(text) {
