@@ -41,26 +41,7 @@ func (d *draft) addManifests(ctx context.Context, folder string, plain plainMani
 		}
 		d.note("release %s: kustomization %s", r.Name, r.Kustomize)
 	} else {
-		read := func(pattern string) bool {
-			found, _, err := manifests.Source{Folder: folder, Patterns: []string{pattern}}.Read(ctx)
-			if err == nil {
-				documents, r.Manifests = append(documents, found...), append(r.Manifests, pattern)
-			}
-			return err == nil // most .yaml and .json files are something else
-		}
-		all := map[string]bool{} // globs, and whether all that they match are manifests
-		for _, file := range plain.files {
-			glob := filepath.Dir(file) + "/*" + path.Ext(file)
-			whole, known := all[glob]
-			if !known && filepath.Dir(file) != "." {
-				whole = read(glob)
-				all[glob] = whole
-			}
-			if !whole {
-				read(file)
-			}
-		}
-		if len(documents) == 0 {
+		if r.Manifests, documents = plain.read(ctx, folder); len(documents) == 0 {
 			return
 		}
 		d.note("release %s: %s", r.Name, strings.Join(r.Manifests, ", "))
@@ -71,6 +52,29 @@ func (d *draft) addManifests(ctx context.Context, folder string, plain plainMani
 	}
 	d.addForwards(info.Services)
 	d.Releases = append(d.Releases, r)
+}
+
+// read returns the files that are manifests, most .yaml and .json files being something else. A
+// glob stands for those of a folder if all that it matches are manifests.
+func (p *plainManifests) read(ctx context.Context, folder string) (patterns []string, documents []manifests.Document) {
+	read := func(pattern string) bool {
+		found, _, err := manifests.Source{Folder: folder, Patterns: []string{pattern}}.Read(ctx)
+		if err == nil {
+			documents, patterns = append(documents, found...), append(patterns, pattern)
+		}
+		return err == nil
+	}
+	isWhole := map[string]bool{} // by globs
+	for _, file := range p.files {
+		glob := filepath.Dir(file) + "/*" + path.Ext(file)
+		if _, known := isWhole[glob]; !known {
+			isWhole[glob] = filepath.Dir(file) != "." && read(glob)
+		}
+		if !isWhole[glob] {
+			read(file)
+		}
+	}
+	return patterns, documents
 }
 
 // overlay returns the kustomization that is most likely meant for development, "" for none.
