@@ -191,7 +191,8 @@ func TestOffer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	top, _ := chain(t, New(emptyDocker(t), t.TempDir()), "", "FROM scratch\nCOPY a /\n", "ARG BASE\nFROM $BASE\nCOPY b /\n")
+	top, _ := chain(t, New(emptyDocker(t), t.TempDir()), "", "FROM scratch\nCOPY a /\n",
+		"ARG BASE\nFROM $BASE\nCOPY b /\n")
 	registry := &fakeRegistry{tag: top.From[0].Tag, blobs: blobs}
 	b := Remote("tcp://127.0.0.1:1", registry, t.TempDir())
 	options, err := b.options(top)

@@ -51,7 +51,7 @@ func Lint(ctx context.Context, image Image) ([]Finding, error) {
 	for _, w := range results.Warnings {
 		switch {
 		case w.RuleName == linter.RuleUndefinedVar.Name: // the base image may define it
-		case w.RuleName == linter.RuleInvalidDefaultArgInFrom.Name && image.givesArgIn(w.Detail): // the default does not count
+		case w.RuleName == linter.RuleInvalidDefaultArgInFrom.Name && image.givesArgIn(w.Detail):
 		default:
 			found = append(found, Finding{firstLine(w.Location), w.RuleName + ": " + w.Detail, w.URL})
 		}
@@ -63,7 +63,8 @@ func Lint(ctx context.Context, image Image) ([]Finding, error) {
 	return slices.Compact(found), nil
 }
 
-// givesArgIn tells whether text names a variable, $BASE or ${BASE}, that is a build argument.
+// givesArgIn tells whether text names a variable, $BASE or ${BASE}, that is a build argument: its
+// default does not count then.
 func (i Image) givesArgIn(text string) bool {
 	return slices.ContainsFunc(variable.FindAllStringSubmatch(text, -1), func(match []string) bool {
 		_, given := i.Args[match[1]]

@@ -175,7 +175,8 @@ func TestLintOddities(t *testing.T) {
 // A base image that a build argument names needs no default.
 func TestLintArgInFrom(t *testing.T) {
 	dir := tree{"Dockerfile": "ARG BASE\nARG OTHER\nFROM ${BASE} AS one\nFROM $OTHER\nCOPY --from=one /a /\n"}.write(t)
-	image := Image{Name: "app", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir, Args: map[string]string{"BASE": "x"}}
+	image := Image{Name: "app", Dockerfile: filepath.Join(dir, "Dockerfile"), Context: dir,
+		Args: map[string]string{"BASE": "x"}}
 	found, err := Lint(t.Context(), image)
 	if err != nil {
 		t.Fatal(err)

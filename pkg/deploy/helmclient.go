@@ -51,10 +51,11 @@ func (d *Deployer) guardDeletions(
 	if !ok {
 		return
 	}
-	c := &helmClient{client: client, stage: stage, release: r, writes: w, moves: d.movesFrom(r), foreign: func(object string) {
-		stage.Warn("object stays, it no longer belongs to the release", nil, "release", event.Name(r.Name),
-			"namespace", event.Name(r.Namespace), "object", object)
-	}}
+	c := &helmClient{client: client, stage: stage, release: r, writes: w, moves: d.movesFrom(r),
+		foreign: func(object string) {
+			stage.Warn("object stays, it no longer belongs to the release", nil, "release", event.Name(r.Name),
+				"namespace", event.Name(r.Namespace), "object", object)
+		}}
 	for _, made := range history {
 		for _, hook := range made.Hooks {
 			if hasRun(hook) {

@@ -110,7 +110,8 @@ func placeName(document manifests.Document) string {
 	return place
 }
 
-var placeEscapes = strings.NewReplacer("%", "%25", "//", "/%2F", "/..", "/%2E.", "/_", "/%5F", "NOTES.txt", "NOTES%2Etxt")
+var placeEscapes = strings.NewReplacer("%", "%25", "//", "/%2F", "/..", "/%2E.", "/_", "/%5F",
+	"NOTES.txt", "NOTES%2Etxt")
 
 // placeOf returns the place that the name of a template or CRD of a wrapped chart stands for:
 // k8s/web.yaml:12.

@@ -113,7 +113,8 @@ func TestNamespacesAreNotHelms(t *testing.T) {
 		"web/templates/NOTES.txt": "kind: Namespace",
 		"web/templates/a.yaml":    namespace + "a\n  annotations: {helm.sh/hook: pre-install}\n---\n" + config,
 		"web/templates/b.yaml":    namespace + "b\n",
-		"web/templates/list.yaml": "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: c}}\n" +
+		"web/templates/list.yaml": "apiVersion: v1\nkind: List\nitems:\n" +
+			"- {apiVersion: v1, kind: Namespace, metadata: {name: c}}\n" +
 			"- {apiVersion: v1, kind: ConfigMap, metadata: {name: x}}\n",
 		"web/templates/other.yaml": "apiVersion: example.test/v1\nkind: Namespace\nmetadata: {name: other}\n",
 		"web/templates/wrong.yaml": "kind: Namespace: {",

@@ -78,7 +78,8 @@ images:
 func TestHintAtImage(t *testing.T) {
 	c := &config.Config{Dir: t.TempDir(), Path: "devloop.yaml", Images: []config.Image{
 		{Name: "base", Dockerfile: "Dockerfile.base", Context: ".", Aliases: []string{"127.0.0.1:1/base"}},
-		{Name: "app", Dockerfile: "Dockerfile.app", Context: "."}, {Name: "other", Dockerfile: "Dockerfile.other", Context: "."},
+		{Name: "app", Dockerfile: "Dockerfile.app", Context: "."},
+		{Name: "other", Dockerfile: "Dockerfile.other", Context: "."},
 	}}
 	for name, text := range map[string]string{"base": "FROM scratch\nLABEL a=b\n", "app": "FROM 127.0.0.1:1/base\n",
 		"other": "FROM 127.0.0.1:1/another\n"} {

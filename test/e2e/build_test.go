@@ -274,7 +274,8 @@ func builtFromAnother(t *testing.T) {
 	}
 	out, log := p.call(t, 0, "build", "--json") // on this machine
 	var built []struct{ Image string }
-	if err := json.Unmarshal([]byte(out), &built); err != nil || len(built) != 2 || !strings.HasPrefix(built[0].Image, base) {
+	if err := json.Unmarshal([]byte(out), &built); err != nil || len(built) != 2 ||
+		!strings.HasPrefix(built[0].Image, base) {
 		t.Fatalf("%v:\n%s%s", err, out, log)
 	}
 	first := p.page(t, "first") // another image, from the base that this machine has

@@ -23,7 +23,8 @@ func TestManifests(t *testing.T) {
 		}
 	})
 	kubectl(t, "create", "configmap", "--namespace", theirs, "theirs")
-	kubectl(t, "create", "configmap", "--namespace", theirs, "adopted", "--from-literal=text=before", "--from-literal=old=x")
+	kubectl(t, "create", "configmap", "--namespace", theirs, "adopted", "--from-literal=text=before",
+		"--from-literal=old=x")
 	get := func(t *testing.T, namespace, object, path string) string {
 		t.Helper()
 		return kubectl(t, "get", object, "--namespace", namespace, "--ignore-not-found", "--output=jsonpath={"+path+"}")
@@ -82,7 +83,8 @@ func TestManifests(t *testing.T) {
 	})
 
 	step(t, "what fails in another namespace says why", func(t *testing.T) {
-		d.replace(t, "side/jobs.yaml", "echo at work", "echo no work; exit 3").fails(t, `(?s)deployment `+jobs+`/worker.*no work`)
+		d.replace(t, "side/jobs.yaml", "echo at work", "echo no work; exit 3").fails(t, `(?s)deployment `+jobs+
+			`/worker.*no work`)
 		d.replace(t, "side/jobs.yaml", "echo no work; exit 3", "echo at work").arrives(t)
 	})
 
