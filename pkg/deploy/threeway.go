@@ -5,9 +5,7 @@ package deploy
 
 import (
 	"encoding/json"
-	"fmt"
 
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	helmkube "helm.sh/helm/v3/pkg/kube"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -59,25 +57,6 @@ func threeWayPatch(original, target, live *unstructured.Unstructured) (mergePatc
 // isEmpty tells whether the patch changes nothing. One that is not may still be without effect: the
 // API server stores a quantity of 0.5 as 500m.
 func (p mergePatch) isEmpty() bool { return len(p.data) == 0 || string(p.data) == "{}" }
-
-// apply returns live as patched, without what the API server would default.
-func (p mergePatch) apply(live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	before, err := json.Marshal(live)
-	if err != nil {
-		return nil, err
-	}
-	var after []byte
-	if p.format == types.StrategicMergePatchType {
-		after, err = strategicpatch.StrategicMergePatchUsingLookupPatchMeta(before, p.data, p.schema)
-	} else {
-		after, err = jsonpatch.MergePatch(before, p.data)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("patch %s: %w", live.GetName(), err)
-	}
-	merged := &unstructured.Unstructured{}
-	return merged, json.Unmarshal(after, merged)
-}
 
 // withOwner returns a manifest's object as Helm writes it: with the marks of its release.
 func withOwner(r Release, manifest *unstructured.Unstructured) *unstructured.Unstructured {

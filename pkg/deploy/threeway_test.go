@@ -1,10 +1,14 @@
 package deploy
 
 import (
+	"encoding/json"
+	"fmt"
 	"testing"
 
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"sigs.k8s.io/yaml"
 )
 
@@ -81,4 +85,23 @@ func TestThreeWayPatch(t *testing.T) {
 			}
 		})
 	}
+}
+
+// apply returns live as patched, without what the API server would default.
+func (p mergePatch) apply(live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	before, err := json.Marshal(live)
+	if err != nil {
+		return nil, err
+	}
+	var after []byte
+	if p.format == types.StrategicMergePatchType {
+		after, err = strategicpatch.StrategicMergePatchUsingLookupPatchMeta(before, p.data, p.schema)
+	} else {
+		after, err = jsonpatch.MergePatch(before, p.data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("patch %s: %w", live.GetName(), err)
+	}
+	merged := &unstructured.Unstructured{}
+	return merged, json.Unmarshal(after, merged)
 }
