@@ -122,7 +122,7 @@ type Config struct {
 	Part        []string
 	Others      []Release
 	OtherImages []Image
-	narrowed    bool // see IsTooWide
+	narrowed    bool // see NeedsNarrowing
 
 	// Format is the apiVersion of a translated file, "" if all were devloop.yaml. Notes are what
 	// devloop does differently from what that file says, in the order of its lines.

@@ -40,7 +40,8 @@ func (c *Config) Only(names []string) (*Config, error) {
 }
 
 // asPart makes c, which is some modules of a file, the part that consists of their releases. If the
-// file is not valid as a whole, the other releases are not known; they stay as they are all the same.
+// file is not valid as a whole, the other releases are not known; they stay as they are all the
+// same.
 func (c *Config) asPart(source Source) {
 	source.Only, source.whole = nil, true
 	all, err := Load(source)
@@ -54,9 +55,9 @@ func (c *Config) asPart(source Source) {
 	c.Part, c.narrowed = c.ReleaseNames(), true
 }
 
-// IsTooWide tells whether c is a part that has the images, forwards and health checks of other
+// NeedsNarrowing tells whether c is a part that has the images, forwards and health checks of other
 // releases still, see Keep. Modules have their own alone.
-func (c *Config) IsTooWide() bool { return c.Part != nil && !c.narrowed }
+func (c *Config) NeedsNarrowing() bool { return c.Part != nil && !c.narrowed }
 
 // ReleaseNames returns the names of the releases.
 func (c *Config) ReleaseNames() []string {

@@ -21,7 +21,7 @@ import (
 // narrow returns what of a configuration belongs to the releases of its part, all of it if it is no
 // part. A mistake in a chart is no error here: the run reports it.
 func (s *Session) narrow(ctx context.Context, c *config.Config) (*config.Config, error) {
-	if !c.IsTooWide() {
+	if !c.NeedsNarrowing() {
 		return c, nil
 	}
 	list, err := ResolvedReleases(c, unhashed(c))

@@ -135,7 +135,7 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 	}
 	availability := newAvailability(o.Sink)
 	bound := &forwards{}
-	if !o.Config.IsTooWide() {
+	if !o.Config.NeedsNarrowing() {
 		if bound, err = bind(ctx, o.Config, availability.filter(o.Sink)); err != nil {
 			return nil, nil, err
 		}
@@ -143,7 +143,7 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 	if s, err = openWith(ctx, o, availability); err != nil {
 		return nil, nil, errors.Join(err, bound.close())
 	}
-	if o.Config.IsTooWide() {
+	if o.Config.NeedsNarrowing() {
 		var part *config.Config
 		if part, err = s.narrow(ctx, o.Config); err == nil {
 			s.config.Store(part)

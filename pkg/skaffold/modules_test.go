@@ -475,7 +475,7 @@ func TestChosenModulesAreAPart(t *testing.T) {
 		modules, only      []string
 		variable           string
 		part, list, others string
-		isTooWide          bool
+		needsNarrowing     bool
 	}{
 		{nil, nil, "", "", "c, a, b", "", false},
 		{[]string{"shop"}, nil, "", "", "c, a, b", "", false},
@@ -493,8 +493,8 @@ func TestChosenModulesAreAPart(t *testing.T) {
 		}
 		others := &config.Config{Releases: c.Others}
 		part, list, left := strings.Join(c.Part, ", "), strings.Join(c.ReleaseNames(), ", "), strings.Join(others.ReleaseNames(), ", ")
-		if part != test.part || list != test.list || left != test.others || c.IsTooWide() != test.isTooWide {
-			t.Errorf("%v: part %q, releases %q, others %q, %v", test, part, list, left, c.IsTooWide())
+		if part != test.part || list != test.list || left != test.others || c.NeedsNarrowing() != test.needsNarrowing {
+			t.Errorf("%v: part %q, releases %q, others %q, %v", test, part, list, left, c.NeedsNarrowing())
 		}
 	}
 

@@ -19,7 +19,7 @@ type State struct {
 	File    string    `json:"file"`    // path of devloop.yaml, or of a skaffold.yaml in its place
 	Folder  string    `json:"folder"`  // of that file
 	Started time.Time `json:"started"`
-	// Part are the releases that devloop was started for, with what they depend on; nil for all.
+	// Part are the names of the releases that devloop was started for, nil for all.
 	Part []string `json:"part,omitempty"`
 
 	Health Health `json:"health"`
