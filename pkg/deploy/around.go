@@ -70,13 +70,3 @@ func (d *Deployer) afterAll(
 	}
 	return nil
 }
-
-// runAll runs commands one after the other, until one fails.
-func (d *Deployer) runAll(ctx context.Context, stage event.Stage, r Release, when string, commands []Command) error {
-	for _, command := range commands {
-		if err := d.run(ctx, stage, r, when, command); err != nil {
-			return err
-		}
-	}
-	return nil
-}

@@ -22,13 +22,28 @@ const (
 	commandTailLines = 15
 )
 
-// run runs a user's command on this machine; when is "before" or "after" the release, or all
-// releases if r is the zero value. It logs the output line
-// by line. The command and its children are ended on timeout or with ctx.
+// runAll runs commands one after the other, until one fails; see run.
+func (d *Deployer) runAll(ctx context.Context, stage event.Stage, r Release, when string, commands []Command) error {
+	for _, command := range commands {
+		if err := d.run(ctx, stage, r, when, command); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run runs a user's command on this machine: "before" or "after" the release, or all releases if r
+// is the zero value. It logs the output line by line. The command and its children are ended on
+// timeout or with ctx.
 func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when string, of Command) error {
-	shown, what := strings.Join(of.Args, " "), "the release is"
+	shown := strings.Join(of.Args, " ")
+	failed, hint := fmt.Sprintf("release %s: command %s it", r.ID(), when), "the release is applied once"
+	about := []any{"release", event.Name(r.Name)}
 	if r.Name == "" {
-		what = "the releases are"
+		failed, hint, about = fmt.Sprintf("command %s all releases", when), "the releases are applied once", nil
+	}
+	if when == "after" { // all is applied
+		hint = "each run tries it again until"
 	}
 	return stage.Step(ctx, event.CommandRun, func(ctx context.Context) ([]any, error) {
 		kubeconfig, remove, err := d.cluster.WriteKubeconfig(ctx, d.options.Runtime)
@@ -48,7 +63,7 @@ func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when s
 		}
 		group := 0
 		err = cmd.Run(ctx, func(line string) {
-			stage.Note("output", "release", event.Name(r.Name), "command", filepath.Base(of.Args[0]), "line", line)
+			stage.Note("output", append(about, "command", filepath.Base(of.Args[0]), "line", line)...)
 			last = append(last, line)
 			last = last[max(0, len(last)-commandTailLines):]
 		}, func(started int) {
@@ -59,15 +74,11 @@ func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when s
 		if err == nil {
 			return nil, nil
 		}
-		if r.Name == "" {
-			err = fmt.Errorf("command %s all releases: %s: %w", when, shown, err)
-		} else {
-			err = fmt.Errorf("release %s: command %s it: %s: %w", r.ID(), when, shown, err)
-		}
+		err = fmt.Errorf("%s: %s: %w", failed, shown, err)
 		if len(last) > 0 {
 			err = fmt.Errorf("%w\n%s", err, strings.Join(last, "\n"))
 		}
-		return nil, event.WithHint(err, "fix it and save; "+what+" applied once the command ends with 0")
+		return nil, event.WithHint(err, "fix it and save; "+hint+" the command ends with 0")
 	}, event.Command{Release: event.Name(r.Name), When: when, Command: shown})
 }
 

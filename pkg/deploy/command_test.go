@@ -79,12 +79,13 @@ func TestCommandThatFails(t *testing.T) {
 	err := d.run(t.Context(), stage, demoRelease, "before", Command{Args: []string{"sh", "-c", "seq 100; exit 7"},
 		Timeout: time.Minute})
 	if err == nil || !strings.Contains(err.Error(), "exit status 7\n86\n") || !strings.HasSuffix(err.Error(), "\n100") ||
-		event.Hint(err) == "" {
-		t.Errorf("%v", err)
+		event.Hint(err) != "fix it and save; the release is applied once the command ends with 0" {
+		t.Errorf("%v, %s", err, event.Hint(err))
 	}
 	err = d.run(t.Context(), stage, demoRelease, "after", Command{Args: []string{"./nowhere.sh"}, Timeout: time.Minute})
-	if err == nil || !strings.Contains(err.Error(), "./nowhere.sh") || event.Hint(err) == "" {
-		t.Errorf("%v", err)
+	if err == nil || !strings.Contains(err.Error(), "./nowhere.sh") ||
+		event.Hint(err) != "fix it and save; each run tries it again until the command ends with 0" {
+		t.Errorf("%v, %s", err, event.Hint(err))
 	}
 }
 
