@@ -15,8 +15,8 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// chain hashes base, mid and app, each built from the one before, and returns app's and base's.
-func chain(t *testing.T, b *Builder, repository, base, app string) (top, bottom Input) {
+// chain hashes base, mid and app, each built from the one before, and returns app.
+func chain(t *testing.T, b *Builder, repository, base, app string) Input {
 	t.Helper()
 	hash := func(name, dockerfile string, from []Input) Input {
 		files := tree{"Dockerfile": dockerfile, "a": "a", "b": "b"}
@@ -35,9 +35,9 @@ func chain(t *testing.T, b *Builder, repository, base, app string) (top, bottom 
 		}
 		return input
 	}
-	bottom = hash("base", base, nil)
+	bottom := hash("base", base, nil)
 	mid := hash("mid", "ARG BASE\nFROM $BASE\nCOPY b /\n", []Input{bottom})
-	return hash("app", app, []Input{mid}), bottom
+	return hash("app", app, []Input{mid})
 }
 
 // TestHashCoversFrom: the hash of an image covers those that it is built from, which are looked for
@@ -52,20 +52,20 @@ func TestHashCoversFrom(t *testing.T) {
 	repository := strings.TrimPrefix(registry.URL, "http://") + "/team/"
 	b := New(emptyDocker(t), t.TempDir())
 	const base, from = "FROM scratch\nCOPY a /\n", "ARG BASE\nFROM $BASE\nCOPY a /\n"
-	first, _ := chain(t, b, repository, base, from)
-	if again, _ := chain(t, b, repository, "# a comment\n"+base, from); again.Hash != first.Hash {
+	first := chain(t, b, repository, base, from)
+	if again := chain(t, b, repository, "# a comment\n"+base, from); again.Hash != first.Hash {
 		t.Error("another hash for the same")
 	}
 	for what, changed := range map[string]string{
 		"a file":    "FROM scratch\nCOPY changed /\n",
 		"a setting": base + "ENV A=b\n",
 	} {
-		if other, _ := chain(t, b, repository, changed, from); other.Hash == first.Hash {
+		if other := chain(t, b, repository, changed, from); other.Hash == first.Hash {
 			t.Errorf("%s of the lowest image does not count", what)
 		}
 	}
-	unused, _ := chain(t, b, repository, base, "FROM scratch\nCOPY a /\n")
-	other, _ := chain(t, b, repository, base+"ENV A=b\n", "FROM scratch\nCOPY a /\n")
+	unused := chain(t, b, repository, base, "FROM scratch\nCOPY a /\n")
+	other := chain(t, b, repository, base+"ENV A=b\n", "FROM scratch\nCOPY a /\n")
 	if unused.Hash != other.Hash {
 		t.Error("an image counts that nothing is built from")
 	}
@@ -73,8 +73,8 @@ func TestHashCoversFrom(t *testing.T) {
 		"COPY --from": "ARG BASE\nFROM $BASE AS base\nFROM scratch\nCOPY --from=base /a /\n",
 		"a mount":     "ARG BASE\nFROM $BASE AS base\nFROM scratch\nRUN --mount=from=base,target=/base true\n",
 	} {
-		one, _ := chain(t, b, repository, base, dockerfile)
-		two, _ := chain(t, b, repository, "FROM scratch\nCOPY changed /\n", dockerfile)
+		one := chain(t, b, repository, base, dockerfile)
+		two := chain(t, b, repository, "FROM scratch\nCOPY changed /\n", dockerfile)
 		if one.Hash == two.Hash {
 			t.Errorf("what %s takes does not count", says)
 		}
@@ -155,7 +155,7 @@ func holdingDocker(t *testing.T, images ...string) *client.Client {
 // the image is itself built from count, and none of them is a base image to be looked up.
 func TestMissingFrom(t *testing.T) {
 	const from = "ARG BASE\nFROM $BASE AS one\nFROM $BASE\nCOPY --from=one /a /\n"
-	top, _ := chain(t, New(emptyDocker(t), t.TempDir()), "", "FROM scratch\nCOPY a /\n", from)
+	top := chain(t, New(emptyDocker(t), t.TempDir()), "", "FROM scratch\nCOPY a /\n", from)
 	missing, err := New(emptyDocker(t), t.TempDir()).MissingFrom(t.Context(), top)
 	if err != nil || len(missing) != 1 || missing[0].Name != "mid" {
 		t.Errorf("missing: %v, %v", missing, err)
@@ -191,7 +191,7 @@ func TestOffer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	top, _ := chain(t, New(emptyDocker(t), t.TempDir()), "", "FROM scratch\nCOPY a /\n",
+	top := chain(t, New(emptyDocker(t), t.TempDir()), "", "FROM scratch\nCOPY a /\n",
 		"ARG BASE\nFROM $BASE\nCOPY b /\n")
 	registry := &fakeRegistry{tag: top.From[0].Tag, blobs: blobs}
 	b := Remote("tcp://127.0.0.1:1", registry, t.TempDir())

@@ -146,7 +146,8 @@ func (l *loader) translate(documents []*tree.Node) (root *tree.Node, isTranslate
 	if l.source.Translate == nil {
 		return nil, false
 	}
-	o := tree.Original{Path: l.files[len(l.files)-1], Documents: documents, Profiles: l.source.Profiles, Whole: l.source.whole}
+	o := tree.Original{Path: l.files[len(l.files)-1], Documents: documents, Profiles: l.source.Profiles,
+		Whole: l.source.whole}
 	if documents[0].Origin.Order > 0 {
 		o.Dir = l.dir
 	}

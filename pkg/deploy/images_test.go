@@ -215,7 +215,8 @@ spec:
 func TestTextAtTheEndOfADocument(t *testing.T) {
 	head := "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: w}\nspec:\n  templates:\n  - script:\n" +
 		"      image: app:1\n      source: "
-	for _, text := range []string{"|\n        print()\n", "|+\n        print()\n", "|-\n        print()\n", "print()\n", "\"a\\n\\n\"\n"} {
+	for _, text := range []string{"|\n        print()\n", "|+\n        print()\n", "|-\n        print()\n", "print()\n",
+		"\"a\\n\\n\"\n"} {
 		want, err := decodeDocument(strings.Replace(head+text, "app:1", testImages["app"], 1))
 		if err != nil {
 			t.Fatal(err)

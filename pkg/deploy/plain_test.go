@@ -69,7 +69,8 @@ func TestPlainManifestsAreAChart(t *testing.T) {
 }
 
 func TestManifestsThatKubectlGetPrinted(t *testing.T) {
-	const object = "apiVersion: v1\ndata:\n  uid: \"1\"\nkind: ConfigMap\nmetadata:\n  generation: 9007199254740993\n  name: a\n"
+	const object = "apiVersion: v1\ndata:\n  uid: \"1\"\nkind: ConfigMap\nmetadata:\n  generation: 9007199254740993\n" +
+		"  name: a\n"
 	for name, test := range map[string]struct{ text, want string }{
 		"as it was printed":     {object + "  resourceVersion: \"7\"\n  uid: 0-1\n", object},
 		"with a version alone":  {object + "  resourceVersion: 7\n", object},

@@ -5,7 +5,6 @@ package manifests
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -35,7 +34,7 @@ var KustomizationNames = konfig.RecognizedKustomizationFileNames()
 // scan is what a kustomization and its bases refer to.
 type scan struct {
 	Source
-	ctx      context.Context //nolint:containedctx // of one call
+	canceled <-chan struct{}
 	watched  []string        // files that are read, or would be if they existed
 	bases    map[string]bool // real paths of the kustomizations that were looked at
 	read     map[string]bool // files that were checked
@@ -46,8 +45,9 @@ type scan struct {
 	hint     string // for the first problem
 }
 
-func (s Source) scan(ctx context.Context) *scan {
-	c := &scan{Source: s, ctx: ctx, bases: map[string]bool{}, read: map[string]bool{}}
+// scan reads a kustomization and its bases, until it is canceled.
+func (s Source) scan(canceled <-chan struct{}) *scan {
+	c := &scan{Source: s, canceled: canceled, bases: map[string]bool{}, read: map[string]bool{}}
 	folder := s.abs(s.Kustomization)
 	switch info, err := os.Stat(folder); {
 	case err == nil && info.IsDir():
@@ -62,21 +62,27 @@ func (s Source) scan(ctx context.Context) *scan {
 	return c
 }
 
+func (c *scan) isCanceled() bool {
+	select {
+	case <-c.canceled:
+		return true
+	default:
+		return false
+	}
+}
+
 func (c *scan) asError() error {
-	if c.ctx.Err() != nil {
-		return context.Cause(c.ctx)
-	}
-	if err := c.problems.asError(); err != nil && c.hint != "" {
+	err := c.problems.asError()
+	if err != nil && c.hint != "" {
 		return event.WithHint(err, c.hint)
-	} else {
-		return err
 	}
+	return err
 }
 
 // load reads a file, once; nil if it was read before, or cannot be.
 func (c *scan) load(path string, optional bool) []byte {
 	c.watched = append(c.watched, path)
-	if c.read[path] || c.ctx.Err() != nil {
+	if c.read[path] || c.isCanceled() {
 		return nil
 	}
 	c.read[path] = true
@@ -93,7 +99,7 @@ func (c *scan) load(path string, optional bool) []byte {
 // kustomization looks at the one in a folder.
 func (c *scan) kustomization(folder string) {
 	real, err := filepath.EvalSymlinks(folder)
-	if err != nil || c.bases[real] || c.ctx.Err() != nil {
+	if err != nil || c.bases[real] || c.isCanceled() {
 		return
 	}
 	c.bases[real] = true

@@ -57,7 +57,10 @@ type kustomized struct {
 
 // kustomize reads the documents of the kustomization.
 func (s Source) kustomize(ctx context.Context) (documents []Document, read []string, err error) {
-	found := s.scan(ctx)
+	found := s.scan(ctx.Done())
+	if ctx.Err() != nil {
+		return nil, found.paths(), context.Cause(ctx)
+	}
 	if err := found.asError(); err != nil {
 		return nil, found.paths(), err
 	}

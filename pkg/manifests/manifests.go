@@ -51,7 +51,8 @@ func (s Source) Read(ctx context.Context) (documents []Document, read []string, 
 	if s.Kustomization != "" {
 		return s.kustomize(ctx)
 	}
-	r := reader{Source: s, ctx: ctx, bytesLeft: maxTotal, entriesLeft: maxEntries, seen: map[string]bool{}, first: map[id]object{}}
+	r := reader{Source: s, ctx: ctx, bytesLeft: maxTotal, entriesLeft: maxEntries, seen: map[string]bool{},
+		first: map[id]object{}}
 	for _, pattern := range s.Patterns {
 		if err := r.pattern(pattern); err != nil {
 			return nil, r.paths, err
@@ -73,7 +74,7 @@ func (s Source) Read(ctx context.Context) (documents []Document, read []string, 
 // They need not exist. It asks neither the cluster nor the network.
 func (s Source) Watched() []string {
 	if s.Kustomization != "" {
-		return s.scan(context.Background()).paths()
+		return s.scan(nil).paths()
 	}
 	var paths []string
 	for _, pattern := range s.Patterns {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 
 // programs are what a process does that has one of these names as its only argument.
 var programs = map[string]func(){
-	"print":  func() { fmt.Print("0123456789") },
+	"print":  func() { _, _ = os.Stdout.WriteString("0123456789") },
 	"fail":   func() { fmt.Fprintln(os.Stderr, "a warning\nthe reason"); os.Exit(3) },
 	"panic":  func() { panic("the reason") },
 	"hang":   forever,
@@ -28,16 +29,22 @@ var programs = map[string]func(){
 	},
 	"recurse": func() {
 		Limits{Memory: 1 << 30, Stack: 1 << 20, Time: time.Minute}.Set()
-		fmt.Print(recurse(0))
+		os.Exit(recurse(0))
 	},
 }
 
 func forever() {
-	for {
+	for i := 0; ; i++ {
+		runtime.KeepAlive(i)
 	}
 }
 
-func recurse(n int) int { return recurse(n+1) + n }
+func recurse(n int) int {
+	if n < 0 {
+		return n
+	}
+	return recurse(n+1) + n
+}
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && programs[os.Args[1]] != nil {
