@@ -42,8 +42,8 @@ func (d *Deployer) neverInstalled(history []revision) bool {
 		})
 }
 
-// keepsObjects tells whether a release that was never fully installed is installed over its objects:
-// it took some of them over, and with them would go data that was there before.
+// keepsObjects tells whether a release that was never fully installed is installed over its
+// objects: it took some of them over, and with them would go data that was there before.
 func (d *Deployer) keepsObjects(history []revision) bool {
 	return d.neverInstalled(history) && history[0].status != release.StatusUninstalling &&
 		slices.ContainsFunc(history, revision.tookOver)

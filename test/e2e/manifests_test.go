@@ -42,7 +42,7 @@ func TestManifests(t *testing.T) {
 		}
 	})
 
-	d := p.start(t, "--adopt")
+	d := p.start(t, "--adopt", "--logs")
 	d.await(t, 0, ready)
 	step(t, "all of it is there, in its namespace", func(t *testing.T) {
 		p.awaitPage(t, "first")
