@@ -134,6 +134,8 @@ func (v validator) pattern(pattern string) string {
 		return v.CheckFolder(v.c.Dir, folder)
 	case isFolder(v.c.Abs(pattern)):
 		return ""
+	case strings.HasSuffix(pattern, "/"):
+		return v.CheckFolder(v.c.Dir, pattern)
 	}
 	return v.CheckFile(v.c.Dir, pattern)
 }
