@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -247,4 +249,18 @@ func (l *Loop) once(ctx context.Context, sink event.Sink) error {
 		return event.ErrSuperseded
 	}
 	return err
+}
+
+// baseNames shortens paths for a log line.
+func baseNames(paths []string) string {
+	const most = 5
+	short := make([]string, 0, most+1)
+	for i, path := range paths {
+		if i == most {
+			short = append(short, "…")
+			break
+		}
+		short = append(short, filepath.Base(path))
+	}
+	return strings.Join(short, " ")
 }

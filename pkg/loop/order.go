@@ -1,6 +1,12 @@
 package loop
 
-import "sync"
+import (
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/devloop/devloop/pkg/event"
+)
 
 // Job is a piece of work that may need others to be done first.
 type Job struct {
@@ -41,4 +47,15 @@ func RunJobs(jobs []Job) error {
 	}
 	group.Wait()
 	return JoinHinted(errs)
+}
+
+// JoinHinted joins the errors that say what to do, or all of them if none does. Where two images
+// share a step, BuildKit shows its output to one of the builds only: the other one only knows that
+// the step failed.
+func JoinHinted(errs []error) error {
+	hinted := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return event.Hint(err) == "" })
+	if len(hinted) == 0 {
+		hinted = errs
+	}
+	return errors.Join(hinted...)
 }

@@ -5,10 +5,7 @@ package loop
 import (
 	"cmp"
 	"context"
-	"errors"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/watch"
@@ -225,29 +222,4 @@ func withCheck(ctx context.Context, check, work func(context.Context) error) err
 		return err
 	}
 	return cmp.Or(checkErr, err)
-}
-
-// JoinHinted joins the errors that say what to do, or all of them if none does. Where two images
-// share a step, BuildKit shows its output to one of the builds only: the other one only knows that
-// the step failed.
-func JoinHinted(errs []error) error {
-	hinted := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return event.Hint(err) == "" })
-	if len(hinted) == 0 {
-		hinted = errs
-	}
-	return errors.Join(hinted...)
-}
-
-// baseNames shortens paths for a log line.
-func baseNames(paths []string) string {
-	const most = 5
-	short := make([]string, 0, most+1)
-	for i, path := range paths {
-		if i == most {
-			short = append(short, "…")
-			break
-		}
-		short = append(short, filepath.Base(path))
-	}
-	return strings.Join(short, " ")
 }
