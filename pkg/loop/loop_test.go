@@ -558,7 +558,7 @@ func TestTheErrorThatSaysWhatToDoIsShown(t *testing.T) {
 		{[]error{hinted, hinted}, "no such version\nno such version"},
 	} {
 		got := ""
-		if err := JoinHinted(test.errs); err != nil {
+		if err := joinHinted(test.errs); err != nil {
 			got = err.Error()
 		}
 		if got != test.want {

@@ -46,13 +46,13 @@ func RunJobs(jobs []Job) error {
 		})
 	}
 	group.Wait()
-	return JoinHinted(errs)
+	return joinHinted(errs)
 }
 
-// JoinHinted joins the errors that say what to do, or all of them if none does. Where two images
+// joinHinted joins the errors that say what to do, or all of them if none does. Where two images
 // share a step, BuildKit shows its output to one of the builds only: the other one only knows that
 // the step failed.
-func JoinHinted(errs []error) error {
+func joinHinted(errs []error) error {
 	hinted := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return event.Hint(err) == "" })
 	if len(hinted) == 0 {
 		hinted = errs
