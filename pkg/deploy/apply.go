@@ -258,9 +258,8 @@ func (d *Deployer) prepare(
 	}
 	missing := d.checkNamespaces(ctx, want, made)
 	if missing != nil || d.lacksKinds(want, made) {
-		if d.bringForward(ctx, stage, want.around); missing != nil {
-			missing = d.checkNamespaces(ctx, want, made)
-		}
+		d.bringForward(ctx, stage, want.around)
+		missing = d.checkNamespaces(ctx, want, made)
 	}
 	if missing != nil {
 		return made, nil, missing

@@ -1,5 +1,7 @@
 package deploy
 
+// A namespace or a kind that one release needs may be brought by another one.
+
 import (
 	"context"
 
