@@ -18,18 +18,23 @@ import (
 
 // artifact is an image that skaffold builds.
 type artifact struct {
-	n, at *tree.Node // as a whole, and its name
-	name  string     // in skaffold.yaml
-	image string     // in devloop.yaml
+	by    *translator // of its configuration
+	n, at *tree.Node  // as a whole, and its name
+	name  string      // in skaffold.yaml
+	image string      // in devloop.yaml
 }
 
-// build reads the section build.
-func (s *translator) build(n, made *tree.Node) {
-	var platforms, artifacts *tree.Node
+// build reads the section build, and names its artifacts: those of all configurations may require
+// each other.
+func (s *translator) build(n *tree.Node) {
 	elsewhere := func(n *tree.Node) { s.note(n, "images are built by the node or by Docker on this machine") }
 	s.section(n, keys{
-		"artifacts": into(&artifacts),
-		"platforms": into(&platforms),
+		"artifacts": func(n *tree.Node) {
+			for _, item := range s.items(n) {
+				s.nameArtifact(item)
+			}
+		},
+		"platforms": into(&s.platforms),
 		"local": func(n *tree.Node) {
 			s.section(n, keys{
 				"push": s.noteIf(true, "images are not pushed: the nodes get them from devloop; "+
@@ -47,20 +52,6 @@ func (s *translator) build(n, made *tree.Node) {
 		"googleCloudBuild": elsewhere,
 		"cluster":          elsewhere,
 	})
-	if artifacts == nil {
-		return
-	}
-	images := artifacts.As(yaml.MappingNode, artifacts.Path)
-	first := len(s.artifacts)
-	for _, item := range s.items(artifacts) { // all, since they may require each other
-		s.nameArtifact(item)
-	}
-	for _, a := range s.artifacts[first:] {
-		s.artifact(a, platforms, images)
-	}
-	if len(images.Entries) > 0 {
-		put(made, "images", images)
-	}
 }
 
 // registryPort is a registry that no image of devloop.yaml may have in its name.
@@ -76,7 +67,7 @@ func (s *translator) nameArtifact(n *tree.Node) {
 		s.Wrong(n, `"image" is missing`)
 		return
 	}
-	a := artifact{n: n, at: name, name: s.text(name)}
+	a := artifact{by: s, n: n, at: name, name: s.text(name)}
 	if a.name == "" {
 		return
 	}
@@ -107,11 +98,11 @@ var otherBuilders = []string{
 }
 
 // artifact reads what an image is built from.
-func (s *translator) artifact(a artifact, platforms, images *tree.Node) {
+func (s *translator) artifact(a artifact) {
 	if a.image == "" {
 		return
 	}
-	n, name := a.n, a.at
+	n, name, platforms := a.n, a.at, s.platforms
 	image := n.As(yaml.MappingNode, n.Path)
 	if a.image != a.name {
 		s.inform(name, "the image is called %s: devloop brings it to the nodes without that registry", a.image)
@@ -150,7 +141,7 @@ func (s *translator) artifact(a artifact, platforms, images *tree.Node) {
 		path = filepath.Join(folder, path)
 	}
 	s.implicitArgs(n, image, requires, path)
-	images.Put(scalar(name, a.image), image)
+	child(s.made, "images", n).Put(scalar(name, a.image), image)
 }
 
 // argument is an instruction of a Dockerfile.

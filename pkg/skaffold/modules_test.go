@@ -241,6 +241,26 @@ func TestImagesOfOtherModules(t *testing.T) {
 
 // TestReleasesOfModules holds that a release waits for those that its configuration requires, and
 // that two folders of one name make two releases.
+// An image may be built from one of a configuration that comes later.
+func TestImagesFromThoseOfOtherModules(t *testing.T) {
+	repository(t, map[string]string{
+		"skaffold.yaml": head("all") + "requires: [{ path: a }, { path: b }]\n",
+		"a/skaffold.yaml": helm("a", "") +
+			"build: { artifacts: [{ image: web, requires: [{ image: base, alias: BASE }] }] }\n",
+		"a/Dockerfile":    "ARG BASE\nFROM $BASE\n",
+		"b/skaffold.yaml": helm("b", "") + "build: { artifacts: [{ image: base }] }\n",
+	})
+	c, err := loadWith(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, image := range c.Images {
+		if got := image.Args["BASE"]; image.Name == "web" && got != `{{ image "base" }}` {
+			t.Errorf("BASE is %q", got)
+		}
+	}
+}
+
 func TestReleasesOfModules(t *testing.T) {
 	const manifests = "apiVersion: skaffold/v4beta11\nkind: Config\nmanifests: { rawYaml: [k.yaml] }\ndeploy: { kubectl: {} }\n"
 	repository(t, map[string]string{

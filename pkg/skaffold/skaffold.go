@@ -93,7 +93,8 @@ type translator struct {
 	configuration
 	made *tree.Node // what devloop.yaml has of it
 
-	sections struct{ build, manifests, deploy, forwards *tree.Node }
+	sections  struct{ build, manifests, deploy, forwards *tree.Node }
+	platforms *tree.Node // to build for
 	deployment
 	releases []*tree.Node // as devloop.yaml has them
 	gateways []gateway    // those that are a Dask Gateway
@@ -146,9 +147,12 @@ func (p *translation) merged(found *modules) *tree.Node {
 	for _, c := range found.list {
 		s := p.newTranslator(c, len(found.list) > 1)
 		if s.sections.build != nil {
-			s.build(s.sections.build, s.made)
+			s.build(s.sections.build)
 		}
 		list = append(list, s)
+	}
+	for _, a := range p.artifacts {
+		a.by.artifact(a)
 	}
 	for _, s := range list {
 		if s.sections.manifests != nil {
