@@ -101,8 +101,15 @@ func (s *translator) byKubectl(n *tree.Node) {
 func (s *translator) rawManifests(n *tree.Node) {
 	for _, path := range s.localPaths(n) {
 		path.Value = strings.ReplaceAll(path.Value, "**", "*")
-		if info, err := os.Stat(tree.Abs(s.project, path.Value)); err == nil && info.IsDir() {
+		full := tree.Abs(s.project, path.Value)
+		if info, err := os.Stat(full); err == nil && info.IsDir() {
 			s.note(path, "is a folder, which skaffold leaves out: the manifests in it are deployed")
+		}
+		found, err := filepath.Glob(full)
+		if err == nil && len(found) == 0 && strings.ContainsAny(path.Value, "*?[") {
+			s.files = append(s.files, full) // once there is one, all is read again
+			s.note(path, "matches no file, and so nothing of it is deployed, as for skaffold")
+			continue
 		}
 		s.rawYAML = append(s.rawYAML, path)
 	}

@@ -91,9 +91,12 @@ func TestWhatIsDeployed(t *testing.T) {
 			`4:24: manifests.rawYaml[0]: is not on this machine, and so not deployed: download it
 4:52: manifests.rawYaml[1]: is not on this machine, and so not deployed: download it`,
 			[]string{manifests("default", "k8s/*.yaml")}},
-		{"folders", skaffoldHead + "manifests: { rawYaml: [k8s/, more/**/*.yaml] }",
+		{"folders", skaffoldHead + "manifests: { rawYaml: [k8s/, ./**/*.yaml] }",
 			"4:24: manifests.rawYaml[0]: is a folder, which skaffold leaves out: the manifests in it are deployed",
-			[]string{manifests("default", "k8s/", "more/*/*.yaml")}},
+			[]string{manifests("default", "k8s/", "./*/*.yaml")}},
+		{"a pattern without a file", skaffoldHead + "manifests: { rawYaml: [k8s/*.yaml, k8s/*.yml] }",
+			"4:36: manifests.rawYaml[1]: matches no file, and so nothing of it is deployed, as for skaffold",
+			[]string{manifests("default", "k8s/*.yaml")}},
 		{"a release of the project's name", skaffoldHead + "manifests: { rawYaml: [k8s/*.yaml] }\ndeploy: { helm: { " +
 			"releases: [{ name: p, chartPath: chart.tgz, namespace: n }] } }", "",
 			[]string{"{ name: p, chart: chart.tgz, namespace: n }",
@@ -144,7 +147,7 @@ func TestNothingIsDeployed(t *testing.T) {
 		"deploy: { helm: {} }":                "",
 		"manifests: { rawYaml: [https://x/y.yaml], kustomize: { paths: [https://x/y] } }": "manifests.kustomize.paths[0]: " +
 			"is not on this machine, and so not deployed",
-		"manifests: { rawYaml: [k8s/*.yaml] }\ndeploy: { cloudrun: { region: r } }": "manifests.rawYaml[0]: is not deployed",
+		"manifests: { rawYaml: [k8s/a.yaml] }\ndeploy: { cloudrun: { region: r } }": "manifests.rawYaml[0]: is not deployed",
 		"metadata: { name: p }": "names nothing to deploy, and there is no k8s/*.yaml, which skaffold deploys then",
 	} {
 		dir := everything(t)

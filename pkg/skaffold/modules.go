@@ -320,6 +320,10 @@ func (m *modules) isConfiguration(root *tree.Node, w wanted) bool {
 			devloopVersion, knownVersions, v.Value, w.name)
 		return false
 	}
+	if newerVersion.MatchString(v.Value) {
+		m.inform(v, "is newer than the schemas that devloop knows, %s: keys that it adds are ignored, each with a WARN",
+			knownVersions)
+	}
 	name := root.Get("metadata").Get("name")
 	if nameOf(root) == "" {
 		return true

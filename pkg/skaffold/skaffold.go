@@ -26,7 +26,10 @@ const (
 	knownVersions  = "skaffold/v2alpha1 to skaffold/v4beta13"
 )
 
-var knownVersion = regexp.MustCompile(`^skaffold/v[234]((alpha|beta)[0-9]+)?$`)
+var (
+	knownVersion = regexp.MustCompile(`^skaffold/v[234]((alpha|beta)[0-9]+)?$`)
+	newerVersion = regexp.MustCompile(`^skaffold/v4beta(1[4-9]|[2-9][0-9])$`)
+)
 
 // Options are what a skaffold.yaml is read with. The zero value is that of skaffold dev.
 type Options struct {
