@@ -276,7 +276,6 @@ func (s *translator) buildArgs(n, image *tree.Node, artifact string) {
 	}
 	s.own = map[string]string{"IMAGE_REPO": artifact[:slash], "IMAGE_NAME": name, "IMAGE_TAG": "latest"}
 	defer func() { s.own = nil }()
-	args := n.As(yaml.MappingNode, n.Path)
 	for _, e := range n.Entries {
 		value := e.Value
 		switch {
@@ -303,10 +302,9 @@ func (s *translator) buildArgs(n, image *tree.Node, artifact string) {
 			}
 			value = scalar(value, escapeBraces(text))
 		}
-		args.Put(e.Key, value)
-	}
-	if len(args.Entries) > 0 {
-		put(image, "args", args)
+		if image.Get("args").Get(e.Key.Value) == nil { // else a flag of docker says it, which counts
+			child(image, "args", n).Put(e.Key, value)
+		}
 	}
 }
 

@@ -178,19 +178,31 @@ func (s *translator) kustomizeArgs(n *tree.Node) {
 	})
 }
 
-// dockerFlags reads the flags of docker build.
+// dockerFlags reads the flags of docker build. skaffold fills in templates here.
 func (s *translator) dockerFlags(n, image *tree.Node) {
+	filled := func(put func(value *tree.Node)) func(flag) {
+		return func(f flag) {
+			if text, ok := s.plain(f.at, f.value); ok {
+				put(scalar(f.at, text))
+			}
+		}
+	}
 	known := flags{
-		"--build-arg=": func(f flag) {
-			name, value, _ := strings.Cut(f.value, "=")
-			put(child(image, "args", n), name, scalar(f.at, escapeBraces(value)))
-		},
-		"--target=":   func(f flag) { put(image, "target", scalar(f.at, f.value)) },
-		"--platform=": func(f flag) { put(image, "platform", scalar(f.at, f.value)) },
-		"--ssh=":      func(f flag) { add(image, "ssh", scalar(f.at, f.value)) },
+		"--build-arg=": filled(func(value *tree.Node) {
+			name, text, _ := strings.Cut(value.Value, "=")
+			put(child(image, "args", n), name, scalar(value, escapeBraces(text)))
+		}),
+		"--target=":   filled(func(value *tree.Node) { put(image, "target", value) }),
+		"--platform=": filled(func(value *tree.Node) { put(image, "platform", value) }),
+		"--ssh=":      filled(func(value *tree.Node) { add(image, "ssh", value) }),
 		"--secret=":   s.instead("docker.secrets"),
 		"--no-cache":  s.say("the builder's cache is used: what has not changed is not built again"),
 		"--pull":      s.say("a base image that Docker holds is taken as it is; the key r asks registries for the others"),
+		"--label=":    s.say("the image does not get this label"),
+		"--network=":  s.say("builds have the builder's own network"),
+		"--add-host=": s.say("builds do not know this name"),
 	}
-	s.read("docker", n, known.with(s.needless, "--progress= --quiet -q --rm --force-rm --load"))
+	known.with(s.say("the builder's own cache is used"), "--cache-from= --cache-to=").
+		with(s.needless, "--progress= --quiet -q --rm --force-rm --load")
+	s.read("docker", n, known)
 }

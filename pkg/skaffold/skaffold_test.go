@@ -617,6 +617,26 @@ skaffold.yaml:20:5: profiles[0].unknown: skaffold has no such key, or devloop do
 	}
 }
 
+// Flags of docker may stand before or after buildArgs, and hold templates.
+func TestFlagsOfDocker(t *testing.T) {
+	t.Setenv("FOO", "foo")
+	const flags = `cliFlags: ["--build-arg=A={{.FOO}}", --target, "{{.FOO}}", --label, x=y]`
+	for _, docker := range []string{flags + ", buildArgs: { A: a, B: b }", "buildArgs: { A: a, B: b }, " + flags} {
+		c, err := skaffolded(t, everything(t), skaffoldHead+"build: { artifacts: [{ image: a, docker: { "+docker+
+			", dockerfile: Dockerfile.worker } }] }\n"+oneRelease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		image := c.Images[0]
+		if image.Target != "foo" || !maps.Equal(image.Args, map[string]string{"A": "foo", "B": "b"}) {
+			t.Errorf("%s: the target is %q, and the arguments are %v", docker, image.Target, image.Args)
+		}
+		if got := reported(c, nil); !strings.Contains(got, "does not get this label") {
+			t.Errorf("%s: reported are %s", docker, got)
+		}
+	}
+}
+
 // TestHarmlessNotes holds that what is lost does not drown in what is only said.
 func TestHarmlessNotes(t *testing.T) {
 	dir := everything(t)
