@@ -154,7 +154,7 @@ func (s *translator) isByKubectl() bool {
 
 // notApplied reports manifests that skaffold renders, but does not deploy.
 func (s *translator) notApplied(n *tree.Node) {
-	s.note(n, "is not deployed: skaffold applies manifests only where deploy has kubectl")
+	s.note(n, "is not deployed: skaffold applies manifests only where deploy has kubectl: add kubectl: {} to it")
 }
 
 // helmReleases makes the releases of the Helm sections. Of two, that of manifests counts.

@@ -72,7 +72,7 @@ func TestWhatIsDeployed(t *testing.T) {
 			" } }", "", []string{chart, manifests("default", "k8s/*.yaml")}},
 		{"a kustomization beside charts", skaffoldHead + "manifests: { kustomize: { paths: [overlay] } }\ndeploy: { " +
 			"helm: { " + helmR + " } }", "4:35: manifests.kustomize.paths[0]: is not deployed: " +
-			"skaffold applies manifests only where deploy has kubectl", []string{chart}},
+			"skaffold applies manifests only where deploy has kubectl: add kubectl: {} to it", []string{chart}},
 		{"charts that are rendered", skaffoldHead + "manifests: { helm: { " + helmR + " } }", "4:14: manifests.helm: " +
 			"skaffold renders these charts and applies that by kubectl; devloop installs them: their hooks run as hooks, " +
 			"and what names no namespace is in that of its release", []string{chart}},
