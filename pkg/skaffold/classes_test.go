@@ -31,7 +31,8 @@ const (
 var bases = []struct{ beginning, text string }{
 	{"", builds + deploys},
 	{"build.artifacts[].kaniko.", strings.Replace(builds, "docker:", "kaniko:", 1) + deploys},
-	{"build.artifacts[].requires[]", "build: { artifacts: [{ image: client, docker: { dockerfile: Dockerfile.client } }, " +
+	{"build.artifacts[].requires[]", "build: { artifacts: [{ image: client, docker: { dockerfile: " +
+		"Dockerfile.client } }, " +
 		"{ image: worker, docker: { dockerfile: Dockerfile.worker } }] }\n" + deploys},
 	{"build.artifacts[].requires[].alias", "build: { artifacts: [{ image: client, requires: [{ image: worker }], " +
 		"docker: { dockerfile: Dockerfile.client } }, { image: worker, docker: { dockerfile: Dockerfile.worker } }] }\n" +
@@ -54,7 +55,8 @@ var bases = []struct{ beginning, text string }{
 	{"portForward[].", builds + deploys +
 		"portForward: [{ resourceType: service, resourceName: web, namespace: n, port: 80, localPort: 8080 }]\n"},
 	{"profiles[].", builds + deploys + "profiles: [{ name: p, deploy: { statusCheckDeadlineSeconds: 7 } }]\n"},
-	{"profiles[].requiresAllActivations", builds + deploys + "profiles: [{ name: p, deploy: { statusCheckDeadlineSeconds: " +
+	{"profiles[].requiresAllActivations", builds + deploys +
+		"profiles: [{ name: p, deploy: { statusCheckDeadlineSeconds: " +
 		"7 }, activation: [{ env: PLACE=here }, { env: PLACE=there }] }]\n"},
 	{"profiles[].patches[].", builds + deploys + "profiles: [{ name: p, patches: [{ op: copy, value: a, " +
 		"path: /build/artifacts/0/docker/target, from: /build/artifacts/0/image }] }]\n"},

@@ -66,30 +66,30 @@ type wanted struct {
 }
 
 // configurations returns those of the project, nil if some cannot be read.
-func (p *translation) configurations(file tree.Original) *modules {
+func (s *translation) configurations(file tree.Original) *modules {
 	main := file.Documents[0]
-	m := &modules{translation: p, main: main, folder: filepath.Dir(file.Path),
+	m := &modules{translation: s, main: main, folder: filepath.Dir(file.Path),
 		profiles: main.As(yaml.MappingNode, "profiles"), parsed: map[string][]*tree.Node{file.Path: file.Documents},
 		named: map[string]*tree.Node{}, visited: map[visit]string{}}
 	if m.chosen = file.Profiles; len(m.chosen) == 0 {
-		m.chosen = split(p.getenv("SKAFFOLD_PROFILE"))
+		m.chosen = split(s.getenv("SKAFFOLD_PROFILE"))
 	}
 	switch {
 	case file.Whole:
-		p.options.Modules = nil
-	case len(p.options.Modules) == 0:
-		p.options.Modules = split(p.getenv("SKAFFOLD_MODULE"))
+		s.options.Modules = nil
+	case len(s.options.Modules) == 0:
+		s.options.Modules = split(s.getenv("SKAFFOLD_MODULE"))
 	}
-	before := len(p.Problems)
-	m.take(wanted{at: main, path: file.Path, name: main.Origin.Name, dir: p.options.Dir, profiles: m.chosen,
-		isWanted: len(p.options.Modules) == 0})
+	before := len(s.Problems)
+	m.take(wanted{at: main, path: file.Path, name: main.Origin.Name, dir: s.options.Dir, profiles: m.chosen,
+		isWanted: len(s.options.Modules) == 0})
 	m.selected = append(m.selected, m.chosen...)
-	for _, name := range p.options.Modules {
+	for _, name := range s.options.Modules {
 		if m.named[name] == nil {
-			p.Add(main.Origin, tree.Problem{Message: m.unknown(name)})
+			s.Add(main.Origin, tree.Problem{Message: m.unknown(name)})
 		}
 	}
-	if len(p.Problems) > before {
+	if len(s.Problems) > before {
 		return nil
 	}
 	return m
@@ -346,18 +346,19 @@ func nameOf(root *tree.Node) string {
 
 // merge returns what two configurations say at a path: lists are joined, and of two times to wait
 // the longer one counts. lower may be nil.
-func (p *translation) merge(path string, lower, upper *tree.Node) *tree.Node {
+func (s *translation) merge(path string, lower, upper *tree.Node) *tree.Node {
 	switch {
 	case lower == nil:
 		return upper
 	case lower.IsMapping() && upper.IsMapping():
 		return tree.Merge(lower, upper, func(key string, lower, upper *tree.Node) *tree.Node {
-			return p.merge(tree.JoinPath(path, key), lower, upper)
+			return s.merge(tree.JoinPath(path, key), lower, upper)
 		})
 	case lower.IsList() && upper.IsList():
 		all := lower.Clone()
 		for _, item := range upper.Items {
-			if !item.IsScalar() || !slices.ContainsFunc(all.Items, func(other *tree.Node) bool { return tree.Equal(item, other) }) {
+			if !item.IsScalar() || !slices.ContainsFunc(all.Items,
+				func(other *tree.Node) bool { return tree.Equal(item, other) }) {
 				all.Items = append(all.Items, item)
 			}
 		}
@@ -367,7 +368,7 @@ func (p *translation) merge(path string, lower, upper *tree.Node) *tree.Node {
 			return lower
 		}
 	case !tree.Equal(lower, upper):
-		p.Wrong(upper, "%q here, and %q on line %d of %s: a project has one", upper.Value, lower.Value, lower.Line,
+		s.Wrong(upper, "%q here, and %q on line %d of %s: a project has one", upper.Value, lower.Value, lower.Line,
 			lower.Origin.Name)
 	}
 	return upper

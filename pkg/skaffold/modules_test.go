@@ -127,9 +127,11 @@ sub/skaffold.yaml:5:1: "apiVersion" is missing: a skaffold.yaml has one in each 
 			says: `skaffold.yaml:4:38: deploy.helm.releases[0].name: all is taken already, on line 4 of a/skaffold.yaml
 skaffold.yaml:5:31: build.artifacts[0].image: i is taken already, on line 5 of a/skaffold.yaml`},
 		{name: "profiles that are not there", files: map[string]string{
-			"skaffold.yaml":   head("all") + "requires: [{ path: a, activeProfiles: [{ name: p }, { name: q, activatedBy: [r] }] }]\n",
+			"skaffold.yaml": head("all") + "requires: [{ path: a, activeProfiles: [{ name: p }, { name: q, activatedBy: " +
+				"[r] }] }]\n",
 			"a/skaffold.yaml": helm("a", "") + "profiles: [{ name: q }]\n"}, want: "a a/chart",
-			says: `skaffold.yaml:4:42: requires[0].activeProfiles[0].name: nothing that is required here has this profile: ignored
+			says: `skaffold.yaml:4:42: requires[0].activeProfiles[0].name: nothing that is required here has this profile: ` +
+				`ignored
 skaffold.yaml:4:78: requires[0].activeProfiles[1].activatedBy[0]: there is no such profile here: ignored`},
 		{name: "one name in two files", files: map[string]string{
 			"skaffold.yaml": head("a") + "requires: [{ path: a }]\n", "a/skaffold.yaml": helm("a", "")},
@@ -138,7 +140,8 @@ skaffold.yaml:4:78: requires[0].activeProfiles[1].activatedBy[0]: there is no su
 			"skaffold.yaml":   head("all") + "deploy: { kubeContext: one }\nrequires: [{ path: a }, { path: b }]\n",
 			"a/skaffold.yaml": head("a") + "deploy: { kubeContext: two }\n",
 			"b/skaffold.yaml": head("b") + "deploy: { kubeContext: two }\n"},
-			says: `skaffold.yaml:4:24: deploy.kubeContext: "one" here, and "two" on line 4 of b/skaffold.yaml: a project has one`},
+			says: `skaffold.yaml:4:24: deploy.kubeContext: "one" here, and "two" on line 4 of b/skaffold.yaml: ` +
+				`a project has one`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			repository(t, test.files)
@@ -262,7 +265,8 @@ func TestImagesFromThoseOfOtherModules(t *testing.T) {
 }
 
 func TestReleasesOfModules(t *testing.T) {
-	const manifests = "apiVersion: skaffold/v4beta11\nkind: Config\nmanifests: { rawYaml: [k.yaml] }\ndeploy: { kubectl: {} }\n"
+	const manifests = "apiVersion: skaffold/v4beta11\nkind: Config\nmanifests: { rawYaml: [k.yaml] }\n" +
+		"deploy: { kubectl: {} }\n"
 	repository(t, map[string]string{
 		"skaffold.yaml":   helm("web", ", dependsOn: [x]") + "requires: [{ path: a }, { path: sub/a }]\n",
 		"a/skaffold.yaml": manifests + "requires: [{ path: ../b }, { path: .. }]\n", "a/k.yaml": "{}",
@@ -275,8 +279,8 @@ func TestReleasesOfModules(t *testing.T) {
 	for _, r := range c.Releases {
 		got = append(got, fmt.Sprint(r.Name, r.Manifests, r.DependsOn))
 	}
-	if want := []string{"x[] []", "a[a/k.yaml] [x]", "a-manifests[sub/a/k.yaml] []", "web[] [x a a-manifests]"}; !slices.Equal(got,
-		want) {
+	want := []string{"x[] []", "a[a/k.yaml] [x]", "a-manifests[sub/a/k.yaml] []", "web[] [x a a-manifests]"}
+	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -285,7 +289,8 @@ func TestProjectOfModules(t *testing.T) {
 	repository(t, map[string]string{
 		"skaffold.yaml": head("all") + "deploy: { statusCheckDeadlineSeconds: 90, helm: {} }\nrequires: [{ path: a }]\n" +
 			"portForward: [{ resourceType: service, resourceName: s, port: 80, localPort: 8000, namespace: n }]\n",
-		"a/skaffold.yaml": head("a") + "deploy: { statusCheckDeadlineSeconds: 300, kubeContext: kind, helm: { releases: [{ name: r, chartPath: r.tgz, " +
+		"a/skaffold.yaml": head("a") + "deploy: { statusCheckDeadlineSeconds: 300, kubeContext: kind, helm: { releases: " +
+			"[{ name: r, chartPath: r.tgz, " +
 			"namespace: n }] } }\n" +
 			"portForward: [{ resourceType: service, resourceName: a, port: 80, localPort: 8001, namespace: n }]\n",
 		"a/r.tgz": ""})
@@ -342,7 +347,8 @@ func TestProfilesOfModules(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.ReplaceAll(releases(c)+",", " chart,", ","); strings.ReplaceAll(got, " a/chart", "") != test.want+"," {
+		got := strings.ReplaceAll(releases(c)+",", " chart,", ",")
+		if strings.ReplaceAll(got, " a/chart", "") != test.want+"," {
 			t.Errorf("%q: %q, want %q", test.profiles, got, test.want)
 		}
 	}
@@ -417,8 +423,8 @@ func TestActivationIsShared(t *testing.T) {
 	if err != nil || c.KeepImages != 7 {
 		t.Errorf("%v, %v", c, err)
 	}
-	if want := "skaffold.yaml:7:26: profiles[0].activation: the profile applies by itself: -p -p switches it off"; !strings.
-		Contains(reported(c, nil), want) {
+	want := "skaffold.yaml:7:26: profiles[0].activation: the profile applies by itself: -p -p switches it off"
+	if !strings.Contains(reported(c, nil), want) {
 		t.Error(reported(c, nil))
 	}
 }
@@ -512,7 +518,8 @@ func TestChosenModulesAreAPart(t *testing.T) {
 			t.Fatal(err)
 		}
 		others := &config.Config{Releases: c.Others}
-		part, list, left := strings.Join(c.Part, ", "), strings.Join(c.ReleaseNames(), ", "), strings.Join(others.ReleaseNames(), ", ")
+		part, list, left := strings.Join(c.Part, ", "), strings.Join(c.ReleaseNames(), ", "),
+			strings.Join(others.ReleaseNames(), ", ")
 		if part != test.part || list != test.list || left != test.others || c.NeedsNarrowing() != test.needsNarrowing {
 			t.Errorf("%v: part %q, releases %q, others %q, %v", test, part, list, left, c.NeedsNarrowing())
 		}

@@ -105,79 +105,79 @@ type translator struct {
 }
 
 // newTranslator reads the keys of a configuration.
-func (p *translation) newTranslator(c configuration, isOneOfSeveral bool) *translator {
-	s := &translator{translation: p, configuration: c, made: c.root.As(yaml.MappingNode, "")}
-	s.isOneOfSeveral = isOneOfSeveral
-	s.section(c.root, keys{
+func (s *translation) newTranslator(c configuration, isOneOfSeveral bool) *translator {
+	t := &translator{translation: s, configuration: c, made: c.root.As(yaml.MappingNode, "")}
+	t.isOneOfSeveral = isOneOfSeveral
+	t.section(c.root, keys{
 		"apiVersion": ignore,
 		"kind": func(n *tree.Node) {
 			if n.Value != "Config" {
-				s.Wrong(n, "must be Config, but is %s", n.Describe())
+				t.Wrong(n, "must be Config, but is %s", n.Describe())
 			}
 		},
 		"metadata": func(n *tree.Node) {
-			s.section(n, keys{"name": ignore, "labels": s.meaningless, "annotations": s.meaningless})
+			t.section(n, keys{"name": ignore, "labels": t.meaningless, "annotations": t.meaningless})
 		},
-		"build":            into(&s.sections.build),
-		"manifests":        into(&s.sections.manifests),
-		"deploy":           into(&s.sections.deploy),
-		"portForward":      into(&s.sections.forwards),
+		"build":            into(&t.sections.build),
+		"manifests":        into(&t.sections.manifests),
+		"deploy":           into(&t.sections.deploy),
+		"portForward":      into(&t.sections.forwards),
 		"profiles":         ignore,
 		"requires":         ignore,
-		"test":             s.lost("these tests of images are not run"),
-		"verify":           s.lost("these tests are not run after a deployment"),
-		"customActions":    s.lost("there is no skaffold exec: these actions are not run"),
-		"resourceSelector": s.lost("manifests are not rewritten, so nothing is selected"),
+		"test":             t.lost("these tests of images are not run"),
+		"verify":           t.lost("these tests are not run after a deployment"),
+		"customActions":    t.lost("there is no skaffold exec: these actions are not run"),
+		"resourceSelector": t.lost("manifests are not rewritten, so nothing is selected"),
 	})
-	return s
+	return t
 }
 
 // merged translates the configurations, and merges them. Templates may name the images of all.
-func (p *translation) merged(found *modules) *tree.Node {
+func (s *translation) merged(found *modules) *tree.Node {
 	all := found.main.As(yaml.MappingNode, "")
 	put(all, "apiVersion", scalar(found.main.Get("apiVersion"), devloopVersion))
 	name := found.name
 	if name == nil || name.IsNull() {
 		name = found.main.As(yaml.ScalarNode, "metadata.name")
 	}
-	if p.isBase || !name.IsScalar() || name.Value != "" {
-		put(all, "name", p.projectName(name, found.folder))
+	if s.isBase || !name.IsScalar() || name.Value != "" {
+		put(all, "name", s.projectName(name, found.folder))
 	}
 	if len(found.profiles.Entries) > 0 {
 		put(all, "profiles", found.profiles)
 	}
 	var list []*translator
 	for _, c := range found.list {
-		s := p.newTranslator(c, len(found.list) > 1)
-		if s.sections.build != nil {
-			s.build(s.sections.build)
+		t := s.newTranslator(c, len(found.list) > 1)
+		if t.sections.build != nil {
+			t.build(t.sections.build)
 		}
-		list = append(list, s)
+		list = append(list, t)
 	}
-	for _, a := range p.artifacts {
+	for _, a := range s.artifacts {
 		a.by.artifact(a)
 	}
-	for _, s := range list {
-		if s.sections.manifests != nil {
-			s.manifests(s.sections.manifests)
+	for _, t := range list {
+		if t.sections.manifests != nil {
+			t.manifests(t.sections.manifests)
 		}
-		if s.sections.deploy != nil {
-			s.deploy(s.sections.deploy, s.made)
+		if t.sections.deploy != nil {
+			t.deploy(t.sections.deploy, t.made)
 		}
-		s.helmReleases()
+		t.helmReleases()
 	}
-	for i, s := range list {
-		s.appliedReleases()
-		s.finishReleases(s.made)
-		s.dependOn(list[:i])
-		if s.sections.forwards != nil {
-			for _, item := range s.items(s.sections.forwards) {
-				s.forward(item, s.made)
+	for i, t := range list {
+		t.appliedReleases()
+		t.finishReleases(t.made)
+		t.dependOn(list[:i])
+		if t.sections.forwards != nil {
+			for _, item := range t.items(t.sections.forwards) {
+				t.forward(item, t.made)
 			}
 		}
-		all = p.merge("", all, s.made)
+		all = s.merge("", all, t.made)
 	}
-	if context := p.getenv("SKAFFOLD_KUBE_CONTEXT"); context != "" {
+	if context := s.getenv("SKAFFOLD_KUBE_CONTEXT"); context != "" {
 		put(all, "kubeContext", scalar(found.main, context))
 	}
 	return all

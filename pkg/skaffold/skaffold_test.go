@@ -751,8 +751,8 @@ func replaced(n, leaf, other *tree.Node) *tree.Node {
 
 // convert is what Load makes of the tree of a skaffold.yaml in dir, whatever stands in the file
 // there.
-func convert(root *tree.Node, dir string, profiles ...string) (*config.Config, error) {
-	return convertAll([]*tree.Node{root}, dir, profiles...)
+func convert(root *tree.Node, dir string) (*config.Config, error) {
+	return convertAll([]*tree.Node{root}, dir)
 }
 
 // convertAll is convert for a file with several documents.
@@ -841,7 +841,8 @@ func FuzzSkaffold(f *testing.F) {
 	}
 	f.Add([]byte(skaffoldHead+".x: &x { image: worker, docker: &d { dockerfile: Dockerfile.worker } }\n"+
 		"build: { artifacts: [*x, { <<: *x, image: 8, docker: { <<: *d, target: 08 } }] }\n"), "", uint(3), "")
-	two := head("one") + "requires: [{ configs: [two], activeProfiles: [{ name: p }] }, { path: module }]\n---\n" + head("two") +
+	two := head("one") + "requires: [{ configs: [two], activeProfiles: [{ name: p }] }, { path: module }]\n---\n" +
+		head("two") +
 		"build: { artifacts: [{ image: worker, docker: { dockerfile: Dockerfile.worker } }] }\n" +
 		"deploy: { kubeContext: a, statusCheckDeadlineSeconds: 5, helm: { releases: [{ name: r, chartPath: chart.tgz, " +
 		"namespace: n }] } }\nprofiles: [{ name: p, activation: [{ env: A=b }, { command: '!run' }] }]\n"
