@@ -71,18 +71,19 @@ func (d *Deployer) Diff(ctx context.Context, sink event.Sink, r Release) (Differ
 		return found, err
 	}
 	found.Changed, found.Why, found.Set = true, d.whyDiffers(r, last), made.set
+	after := definitionsOf(made.crds, r.Namespace)
 	var before []document
 	if last.exists() {
 		record, err := d.record(ctx, r, last.version)
 		if err != nil {
 			return found, err
 		}
-		before = append(definitionsOf(crdsOf(record), r.Namespace), documentsOf(record.Manifest, r.Namespace)...)
+		before = append(withoutStaying(definitionsOf(crdsOf(record), r.Namespace), after),
+			documentsOf(record.Manifest, r.Namespace)...)
 		for _, hook := range record.Hooks {
 			before = append(before, documentOf(hook.Manifest, r.Namespace, "hook "))
 		}
 	}
-	after := definitionsOf(made.crds, r.Namespace)
 	for _, m := range made.manifests {
 		after = append(after, documentOf(m.Content, r.Namespace, ""))
 	}
@@ -157,6 +158,14 @@ func definitionsOf(files []chart.CRD, namespace string) (all []document) {
 		all = append(all, documentsOf(string(file.File.Data), namespace)...)
 	}
 	return all
+}
+
+// withoutStaying returns the definitions without those that the release no longer has: CRDs and
+// namespaces stay in the cluster.
+func withoutStaying(definitions, after []document) []document {
+	return slices.DeleteFunc(definitions, func(definition document) bool {
+		return !slices.ContainsFunc(after, func(d document) bool { return d.name == definition.name })
+	})
 }
 
 // document is one object of a manifest.

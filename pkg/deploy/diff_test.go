@@ -37,3 +37,14 @@ func TestDiffHidesWhatKubectlRemembers(t *testing.T) {
 		t.Errorf("the secret is shown as\n%s", got)
 	}
 }
+
+func TestDiffDeletesNoDefinitions(t *testing.T) {
+	namespace := func(name, label string) []document {
+		return documentsOf("apiVersion: v1\nkind: Namespace\nmetadata: {name: "+name+", labels: {a: "+label+"}}\n", "one")
+	}
+	before, after := append(namespace("kept", "old"), namespace("left", "old")...), namespace("kept", "new")
+	got := unifiedDiff(withoutStaying(before, after), after)
+	if !strings.Contains(got, "old") || strings.Contains(got, "left") {
+		t.Errorf("a namespace that leaves the release stays, but the diff is\n%s", got)
+	}
+}
