@@ -31,14 +31,26 @@ type node struct {
 	old    bool // an API server before 1.31: bare SPDY only
 
 	mu      sync.Mutex
-	pods    map[string]string                // name to address
-	tunnels map[httpstream.Connection]string // to their pods
+	pods    map[string]string // name to address
+	tunnels map[*tunnelEnd]struct{}
 }
 
+// tunnelEnd is a node's end of a tunnel.
+type tunnelEnd struct {
+	pod  string
+	wire net.Conn // below everything
+}
+
+// wireKey is the key of a request's net.Conn in its context.
+type wireKey struct{}
+
 func newNode(t *testing.T, old bool) *node {
-	n := &node{old: old, pods: map[string]string{}, tunnels: map[httpstream.Connection]string{}}
+	n := &node{old: old, pods: map[string]string{}, tunnels: map[*tunnelEnd]struct{}{}}
 	n.server = httptest.NewUnstartedServer(n)
 	n.server.Listener = gate{n.server.Listener, &n.frozen}
+	n.server.Config.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		return context.WithValue(ctx, wireKey{}, conn)
+	}
 	n.server.Start()
 	n.rest = &rest.Config{Host: n.server.URL}
 	t.Cleanup(func() {
@@ -80,12 +92,13 @@ func (n *node) run(pod, address string) {
 	n.pods[pod] = address
 }
 
-// cut breaks all tunnels.
+// cut breaks all tunnels, as the end of an API server does: without a word to their streams. A
+// graceful close would race with the streams' own ends.
 func (n *node) cut() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for t := range n.tunnels {
-		t.Close()
+		t.wire.Close()
 	}
 }
 
@@ -94,8 +107,8 @@ func (n *node) open(pod string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	open := 0
-	for _, p := range n.tunnels {
-		if p == pod {
+	for t := range n.tunnels {
+		if t.pod == pod {
 			open++
 		}
 	}
@@ -139,14 +152,15 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	end := &tunnelEnd{pod: pod, wire: r.Context().Value(wireKey{}).(net.Conn)}
 	n.mu.Lock()
-	n.tunnels[conn] = pod
+	n.tunnels[end] = struct{}{}
 	n.mu.Unlock()
 	defer func() {
 		conn.Close()
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		delete(n.tunnels, conn)
+		delete(n.tunnels, end)
 	}()
 
 	pairs := map[string]map[string]httpstream.Stream{}

@@ -20,8 +20,6 @@ const (
 	resetTimeout = 5 * time.Second        // to send a reset; a tunnel that takes longer is stuck for all its streams
 	replyCheck   = 250 * time.Millisecond // how late the loss of a tunnel is noticed while a reply is awaited
 	errorWait    = time.Second            // for the error stream to end after the data stream did, usually at once
-	cutWait      = 50 * time.Millisecond  // for the library to mark a reset, which it does after it ends the data
-	cutCheck     = 2 * time.Millisecond
 
 	errorLength = 4096 // how much of the node's error is kept, in bytes
 )
@@ -168,6 +166,7 @@ func (s *stream) abandon() {
 		if finished && one == s.data {
 			_ = one.Cancel()
 		}
+		s.tunnel.wire.resets.forget(one.Identifier())
 	}
 	s.tunnel.mu.Lock()
 	delete(s.tunnel.open, s)
@@ -193,25 +192,10 @@ func (s *stream) outcome() error {
 	switch {
 	case lost:
 		return errTunnelLost
-	case s.wasCut():
+	case !s.halfClosed.Load() && s.tunnel.wire.resets.has(s.data.Identifier()):
 		return errors.New("the node cut the connection to the pod")
 	}
 	return nil
-}
-
-// wasCut reports whether a reset ended the data. After a half-close by the client, an end and a
-// reset look the same.
-func (s *stream) wasCut() bool {
-	for since := time.Now(); ; {
-		finished := s.data.IsFinished() // first: closing makes a stream finished, too
-		if s.halfClosed.Load() {
-			return false
-		}
-		if finished || time.Since(since) > cutWait {
-			return finished
-		}
-		<-time.After(cutCheck)
-	}
 }
 
 // refusals are how nodes say that they could not connect to the pod's port: containerd and CRI-O

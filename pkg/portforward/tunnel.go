@@ -136,6 +136,7 @@ type wire struct {
 	net.Conn
 	closing sync.Once
 	made    time.Time
+	resets  resets
 
 	// Nanoseconds after made; 0 is never.
 	asked   atomic.Int64 // when the oldest unanswered message was sent
@@ -146,6 +147,7 @@ type wire struct {
 func (w *wire) Read(p []byte) (int, error) {
 	w.reading.Store(true)
 	n, err := w.Conn.Read(p)
+	w.resets.follow(p[:n])
 	w.heard.Store(int64(time.Since(w.made)))
 	w.reading.Store(false)
 	return n, err
