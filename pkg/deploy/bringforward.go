@@ -4,6 +4,7 @@ package deploy
 
 import (
 	"context"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 
@@ -12,14 +13,10 @@ import (
 
 // lacksKinds tells whether the API server does not have the kinds of all objects of a release.
 func (d *Deployer) lacksKinds(want *desired, made rendered) bool {
-	for _, m := range made.manifests {
-		for _, o := range decodeObjects(want.file(m.Name), m.Content) {
-			if _, _, err := d.endpoint(o.in(want.Namespace)); meta.IsNoMatchError(err) {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(made.objects, func(o manifestObject) bool {
+		_, _, err := d.endpoint(o.in(want.Namespace))
+		return meta.IsNoMatchError(err)
+	})
 }
 
 // bringForward applies the namespaces and CRDs of all releases of an Apply, once. A release that

@@ -117,7 +117,7 @@ func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired,
 		return tried{}, err
 	}
 	never, kept := d.neverInstalled(all), d.keepsObjects(all)
-	next := attempt{Release: want.Release, stage: stage, fresh: never && !kept}
+	next := attempt{Release: want.Release, stage: stage, objects: made.objects, fresh: never && !kept}
 	events := installHooks
 	if len(all) > 0 && all[0].exists() && !never {
 		record, err := d.record(ctx, want.Release, comparedWith(all))
@@ -125,9 +125,6 @@ func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired,
 			return tried{}, err
 		}
 		next.before, events = manifestObjects(record.Manifest), upgradeHooks
-	}
-	for _, m := range made.manifests {
-		next.objects = append(next.objects, decodeObjects(want.file(m.Name), m.Content)...)
 	}
 	for _, hook := range made.hooks {
 		if runsFor(hook, events) {

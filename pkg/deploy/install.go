@@ -58,10 +58,8 @@ func (d *Deployer) forgetInstallation(
 		return err
 	}
 	var kept []object
-	for _, m := range made.manifests {
-		for _, o := range decodeObjects(m.Name, m.Content) {
-			kept = append(kept, o.in(r.Namespace))
-		}
+	for _, o := range made.objects {
+		kept = append(kept, o.in(r.Namespace))
 	}
 	if err := d.sweep(ctx, r, history, kept); err != nil {
 		return err

@@ -167,12 +167,10 @@ func (d *Deployer) checkNamespaces(ctx context.Context, want *desired, made rend
 	if err := check(manifestObject{}, want.Namespace); err != nil {
 		return err
 	}
-	for _, m := range made.manifests {
-		for _, o := range decodeObjects(want.file(m.Name), m.Content) {
-			if _, namespace, err := d.endpoint(o.in(want.Namespace)); err == nil {
-				if err := check(o, namespace); err != nil {
-					return err
-				}
+	for _, o := range made.objects {
+		if _, namespace, err := d.endpoint(o.in(want.Namespace)); err == nil {
+			if err := check(o, namespace); err != nil {
+				return err
 			}
 		}
 	}

@@ -203,13 +203,8 @@ func TestObjectWithoutAName(t *testing.T) {
 		"with both":         {text + ", name: migrate}\n", false},
 		"generated in list": {"apiVersion: v1\nkind: List\nitems: [{kind: Job, metadata: {generateName: a-}}]\n", true},
 	} {
-		hooks, sorted, err := releaseutil.SortManifests(map[string]string{"web/templates/k8s/job.yaml:4": test.text}, nil,
-			releaseutil.InstallOrder)
-		if err != nil {
-			t.Fatal(err)
-		}
 		want := &desired{Release: Release{Name: "web", Namespace: "demo", Manifests: []string{"."}}}
-		err = want.checkNames(hooks, sorted)
+		_, err := want.sort(&chart.Chart{}, map[string]string{"web/templates/k8s/job.yaml:4": test.text})
 		if (err != nil) != test.wrong || err != nil && !strings.HasPrefix(err.Error(), "k8s/job.yaml:4: Job has") {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,6 +37,7 @@ type rendered struct {
 	files     map[string]string // output, by the names of the templates
 	hooks     []*release.Hook
 	manifests []releaseutil.Manifest // in Helm's order of installation
+	objects   []manifestObject       // of the manifests, with their files; read only
 	crds      []chart.CRD            // with the namespaces: Helm neither updates nor deletes them
 	set       []SetImage             // that the templates give another tag
 	images    []ContainerImage       // of all objects and hooks
@@ -115,7 +117,10 @@ func (want *desired) sort(loaded *chart.Chart, files map[string]string) (made re
 	if err != nil {
 		return rendered{}, event.WithHint(want.inOutput(err, files), want.hintFix())
 	}
-	if err := want.checkNames(made.hooks, made.manifests); err != nil {
+	for _, m := range made.manifests {
+		made.objects = append(made.objects, decodeObjects(want.file(m.Name), m.Content)...)
+	}
+	if err := want.checkNames(made); err != nil {
 		return rendered{}, err
 	}
 	made.images = imagesIn(made.hooks, contentsOf(made.manifests)...)
@@ -123,22 +128,19 @@ func (want *desired) sort(loaded *chart.Chart, files map[string]string) (made re
 }
 
 // checkNames returns an error if an object has no name of its own, or shares it with another one.
-func (want *desired) checkNames(hooks []*release.Hook, manifests []releaseutil.Manifest) error {
-	var all []manifestObject
-	for _, manifest := range manifests {
-		all = append(all, decodeObjects(manifest.Name, manifest.Content)...)
-	}
-	for _, hook := range hooks {
-		all = append(all, decodeObjects(hook.Path, hook.Manifest)...)
+func (want *desired) checkNames(made rendered) error {
+	all := slices.Clone(made.objects)
+	for _, hook := range made.hooks {
+		all = append(all, decodeObjects(want.file(hook.Path), hook.Manifest)...)
 	}
 	for _, o := range all {
 		if o.GetName() == "" && o.GetGenerateName() != "" {
 			return event.WithHint(fmt.Errorf("%s: %s has metadata.generateName %q and no name: without a name, a release "+
-				"cannot find it again, to change or to delete it", want.file(o.file), o.GetKind(), o.GetGenerateName()),
+				"cannot find it again, to change or to delete it", o.file, o.GetKind(), o.GetGenerateName()),
 				"give it metadata.name")
 		}
 	}
-	return want.checkDuplicates(manifests)
+	return want.checkDuplicates(made.manifests)
 }
 
 // checkDuplicates returns an error if an object is rendered twice: which of the two the cluster

@@ -80,11 +80,9 @@ func (d *Deployer) objectsIn(made contents) map[string]ownObject {
 
 func (d *Deployer) objectsOf(want *desired, made rendered) map[string]ownObject {
 	all := map[string]ownObject{}
-	for _, m := range made.manifests {
-		for _, o := range decodeObjects(want.file(m.Name), m.Content) {
-			if named := o.in(want.Namespace); named.name != "" {
-				all[d.liveID(named)] = ownObject{named, o.file}
-			}
+	for _, o := range made.objects {
+		if named := o.in(want.Namespace); named.name != "" {
+			all[d.liveID(named)] = ownObject{named, o.file}
 		}
 	}
 	return all
