@@ -1,35 +1,37 @@
 # What people run: "make run" and "make test". The rest are parts of these, and what takes longer.
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+export VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: run test build lint unit e2e bench soak
+.PHONY: help run test build lint unit e2e bench soak dist pictures
 
-# devloop on this repository until Ctrl+C: on the running minikube, or on a bundled node where there is none.
-run: build
-	test/run
+help: ## this list
+	@sed -n 's/^\([a-z0-9]*\):.*## /make \1	/p' Makefile | expand -t 14
 
-# Everything: about 40 minutes on a fresh machine with two cores, 20 minutes after that.
-test: lint unit e2e
+run: build ## devloop on this repository until Ctrl+C: on the running minikube, or on a bundled node where there is none
+	@test/run
 
-build:
-	go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/devloop ./cmd/devloop
+test: ## lint, unit and e2e: about 40 minutes on a fresh machine with two cores, 20 minutes after that
+	@test/all
 
-lint:
-	test/lint
+build: ## bin/devloop
+	@test/build
 
-unit:
-	test/setup
-	mkdir -p bin
-	go test -race -coverprofile bin/coverage ./...
-	go tool cover -func bin/coverage | tail -1
+lint: ## the linters
+	@test/lint
 
-# On a real cluster with the real binary; one part of it: make e2e E2E=platform
-e2e: build
-	test/e2e/run $(E2E)
+unit: ## the tests of the packages
+	@test/unit
 
-# Each figure beside its real alternative in the same run; some of them: make bench BENCH=served
-bench: build
-	test/bench/run $(BENCH)
+e2e: build ## the whole story on real clusters; one part of it: make e2e E2E=platform
+	@test/e2e/run $(E2E)
 
-# Outside of CI: fuzzing, all unit tests many times over, and longer stories of the loop and of the end-to-end tests.
-soak:
-	test/soak
+bench: build ## each figure beside its real alternative in the same run; some of them: make bench BENCH=served
+	@test/bench/run $(BENCH)
+
+soak: ## outside of CI: fuzzing, all unit tests many times over, and longer stories of the loop and of the end-to-end tests
+	@test/soak
+
+dist: ## outside of CI: a release as it would be published, in dist/, and checks of all that it consists of
+	@test/dist
+
+pictures: build ## outside of CI: the pictures of README and docs anew, from devloop at work on a node of its own
+	@test/pictures/run

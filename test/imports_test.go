@@ -20,17 +20,20 @@ const module = "github.com/devloop/devloop/"
 // may says which packages of devloop each one may import. The stages do not know each other: the
 // loop brings them together, the command wires them.
 var may = map[string][]string{
-	"pkg/config":      {"pkg/config/tree", "pkg/files"},
-	"pkg/config/tree": {"pkg/files"},
-	"pkg/skaffold":    {"pkg/config/tree", "pkg/files", "pkg/skaffold/dotenv"},
-	"pkg/journal":     {},
-	"pkg/manifests":   {"pkg/subprocess", "pkg/event", "pkg/files"},
-	"pkg/subprocess":  {},
-	"pkg/event":       {},
-	"pkg/console":     {"pkg/event", "pkg/status"},
-	"pkg/control":     {"pkg/event", "pkg/status", "pkg/status/web"},
+	"github.com/devloop/devloop": {}, // the root: files alone
+	"pkg/config":                 {"pkg/config/tree", "pkg/files"},
+	"pkg/config/tree":            {"pkg/files"},
+	"pkg/skaffold":               {"pkg/config/tree", "pkg/files", "pkg/skaffold/dotenv"},
+	"pkg/draft": {"pkg/build", "pkg/config", "pkg/config/tree", "pkg/deploy", "pkg/files", "pkg/manifests",
+		"pkg/skaffold"},
+	"pkg/journal":    {},
+	"pkg/manifests":  {"pkg/subprocess", "pkg/event", "pkg/files"},
+	"pkg/subprocess": {},
+	"pkg/event":      {},
+	"pkg/console":    {"pkg/event", "pkg/status"},
+	"pkg/control":    {"pkg/event", "pkg/status", "pkg/status/web"},
 	"pkg/session": {"pkg/build", "pkg/config", "pkg/config/tree", "pkg/console", "pkg/control", "pkg/dask", "pkg/deploy",
-		"pkg/event", "pkg/files",
+		"pkg/event", "pkg/filediff", "pkg/files", "pkg/filesync",
 		"pkg/journal", "pkg/kube", "pkg/loop", "pkg/node", "pkg/pods", "pkg/portforward", "pkg/proof", "pkg/status",
 		"pkg/status/web", "pkg/venv", "pkg/watch"},
 	"test/terminal":       {},
@@ -39,11 +42,13 @@ var may = map[string][]string{
 	"pkg/skaffold/dotenv": {},
 	"pkg/command":         {},
 	"pkg/watch":           {"pkg/event", "pkg/files"},
+	"pkg/filesync":        {"pkg/event", "pkg/files"},
+	"pkg/filediff":        {"pkg/event", "pkg/files", "pkg/watch"},
 	"pkg/loop":            {"pkg/event", "pkg/files", "pkg/watch"},
 	"pkg/build":           {"pkg/event", "pkg/files"},
 	"pkg/node":            {"pkg/event", "pkg/files"},
 	"pkg/kube":            {"pkg/event", "pkg/files"},
-	"pkg/pods":            {"pkg/event", "pkg/kube"},
+	"pkg/pods":            {"pkg/event", "pkg/filesync", "pkg/kube"},
 	"pkg/dask":            {"pkg/event", "pkg/kube"},
 	"pkg/deploy": {"pkg/subprocess", "pkg/command", "pkg/event", "pkg/files", "pkg/journal", "pkg/kube",
 		"pkg/manifests"},
@@ -53,7 +58,9 @@ var may = map[string][]string{
 	"pkg/status":      {"pkg/event", "pkg/files"},
 	"pkg/status/web":  {"pkg/event", "pkg/status"},
 	"test/bench":      {"pkg/build", "pkg/event", "pkg/node"}, // all else it measures from outside
-	"test/skaffold":   {},                                     // tests alone
+	"test/docs":       {},
+	"test/page":       {"pkg/event", "pkg/status", "pkg/status/web"}, // a made-up page
+	"test/skaffold":   {},                                            // tests alone
 }
 
 // onlyConsole is imported by pkg/console alone: other packages send events and do not print.

@@ -68,7 +68,7 @@ func behind(s status.State) (problem, hint string) {
 
 var placeNames = map[event.Place]string{
 	event.AtInputs: "inputs", event.AtBuild: "built", event.AtRegistry: "in the registry", event.AtNode: "on node",
-	event.AtRelease: "named by", event.AtPod: "in pod", event.AtGateway: "for new clusters of",
+	event.AtRelease: "named by", event.AtPod: "in pod", event.AtFiles: "files of", event.AtGateway: "for new clusters of",
 }
 
 func writeChain(out io.Writer, chain status.Chain) error {
@@ -85,14 +85,20 @@ func writeChain(out io.Writer, chain status.Chain) error {
 			image = l.Image
 			t.Header(image)
 		}
-		state := "ok"
+		place, state := placeNames[l.Place], "ok"
 		switch {
+		case l.Place == event.AtFiles && l.Name == "":
+			place = "synced files"
+		case l.SyncedInto != "":
+			state = fmt.Sprintf("ok: %s:%s with the synced files", l.Image, l.SyncedInto)
+		case l.Place == event.AtFiles && len(l.Differ) > 0:
+			state = "BROKEN: " + l.Differing()
 		case l.Broken():
 			state = "BROKEN: it should be " + shortID(l.Want)
 		case l.NotReplaced:
 			state = "older than " + shortID(l.Want) + ", nothing replaces it"
 		}
-		t.Row(fmt.Sprintf("  %s %s", placeNames[l.Place], l.Name), shortID(l.Is), state)
+		t.Row(strings.TrimRight(fmt.Sprintf("  %s %s", place, l.Name), " "), shortID(l.Is), state)
 	}
 	return t.Flush()
 }

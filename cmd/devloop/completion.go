@@ -21,7 +21,7 @@ func newCompletionCommand() *cobra.Command {
 			if len(args) == 1 && scripts[args[0]] != nil {
 				return nil
 			}
-			return usageError("devloop completion --help", "devloop completion: takes the name of one shell: bash, zsh or fish")
+			return usageError("devloop completion --help", "completion: takes the name of one shell: bash, zsh or fish")
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return scripts[args[0]](cmd) },
 	}

@@ -31,7 +31,7 @@ func TestLogAfterAPanic(t *testing.T) {
 	p := &process{secrets: &event.Secrets{}, board: status.NewBoard(nil), printer: printer, log: l}
 	sink := p.before(l.Sink)
 	for range 2 { // the board panics over it, and the log does
-		sink(event.Event{Stage: "deploy", Phase: event.Failed, Message: event.ReleaseApplied,
+		sink(event.Event{Stage: "devloop", Phase: event.Failed, Message: event.ReleaseApplied,
 			Payload: event.Release{Name: "web", Namespace: "n"}, Err: evil{}})
 	}
 	sink.Stage("deploy").Note("it goes on")

@@ -41,7 +41,7 @@ removed.`,
 			return remove(cmd.Context(), o, what, images)
 		},
 	}
-	o.registerOnly(cmd, "remove only these releases")
+	o.registerOnly(cmd, "remove only these `releases`")
 	cmd.Flags().BoolVar(&images, "images", false,
 		"remove the images that devloop built, too: from the nodes, Docker and devloop's registry")
 	cmd.Flags().BoolVar(&what.CRDs, "crds", false,
@@ -62,7 +62,7 @@ func remove(ctx context.Context, o *options, what deploy.Removal, images bool) (
 	}
 	defer p.end()
 	if _, err := p.config.Only(what.Only); err != nil {
-		return err
+		return o.namingVariables(err)
 	}
 	if p.config.Part != nil && (images || what.CRDs || what.Volumes) {
 		return errWholeOnly("leave out -m: then all of the project is removed, and the flags remove what it has left")

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,7 +32,7 @@ func newLoopCommand(o *options) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "the same as devloop run: one run, and what was deployed stays")
 	o.registerAdopt(cmd)
-	o.registerOnly(cmd, "deploy only these releases and those that they depend on")
+	o.registerOnly(cmd, "deploy only these `releases` and those that they depend on")
 	d.register(cmd)
 	return cmd
 }
@@ -44,49 +42,36 @@ type devOptions struct {
 	cleanup  bool
 	mode     watch.Mode
 	page     bool
-	pagePort int // negative: the configuration's
+	pagePort port // negative: the configuration's
 	logs     bool
-	logPods  string
+	logPods  podPattern
 	logLevel string
 }
 
 func (d *devOptions) register(root *cobra.Command) {
-	d.mode = watch.Auto
+	d.mode, d.pagePort = watch.Auto, -1
 	flags := root.Flags()
 	flags.BoolVar(&d.cleanup, "cleanup", true, "remove what was deployed when devloop ends")
 	flags.BoolVar(&d.page, "page", true, "show the state on a page on 127.0.0.1")
-	flags.IntVar(&d.pagePort, "page-port", -1,
+	flags.Var(&d.pagePort, "page-port",
 		"the page's port, instead of page.port in the configuration; 0 takes 10360, or a free one")
 	flags.BoolVar(&d.logs, "logs", false, "show the logs of the pods from the start, as the key l does")
-	flags.StringVar(&d.logPods, "log-pods", "",
+	flags.Var(&d.logPods, "log-pods",
 		"show only pods whose name, or name/container, matches this regular expression")
-	flags.StringVar(&d.logLevel, "log-level", "",
-		"show only lines of pods of this level or above: debug, info, warn, error")
-	flags.Var((*watchMode)(&d.mode), "watch",
+	flags.Var(choice[string]{&d.logLevel, "level", console.LogLevels}, "log-level",
+		"show only lines of pods of this level or above: "+strings.Join(console.LogLevels, ", "))
+	flags.Var(choice[watch.Mode]{&d.mode, "mode", watchModes}, "watch",
 		"how file changes are seen: by events of the kernel, by polling (poll), or by what works (auto)")
 	completeFlag(root, "watch", oneOf(watchModes))
 	completeFlag(root, "log-level", oneOf(console.LogLevels))
 }
 
-// watchMode is the value of --watch.
-type watchMode watch.Mode
-
 var watchModes = []string{string(watch.Auto), string(watch.Events), string(watch.Poll)}
-
-func (m *watchMode) String() string { return string(*m) }
-func (m *watchMode) Type() string   { return "mode" }
-func (m *watchMode) Set(text string) error {
-	if !slices.Contains(watchModes, text) {
-		return fmt.Errorf("take one of %s", strings.Join(watchModes, ", "))
-	}
-	*m = watchMode(text)
-	return nil
-}
 
 // dev runs the loop until Ctrl+C. What starts first ends last: the forwards are bound before
 // anything is deployed, and closed after everything was removed.
 func dev(ctx context.Context, o *options, d devOptions) (err error) {
-	filter, err := console.NewPodFilter(d.logPods, d.logLevel)
+	filter, err := console.NewPodFilter(string(d.logPods), d.logLevel)
 	if err != nil {
 		return err
 	}
@@ -116,8 +101,10 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 	endAnswers := v.Answer(s.Answers())
 	defer endAnswers()
 	stage := p.sink.Stage("devloop")
+	built := readBuildInfo()
 	p.sink.Stage("loop").Note(event.DevloopStarted, event.DevloopStart{Project: event.Name(p.config.Name),
-		Cluster: event.Name(s.KubeContext()), Folder: event.Name(p.config.Dir)})
+		Cluster: event.Name(s.KubeContext()), Folder: event.Name(p.config.Dir), Version: event.Name(built.Version),
+		System: event.Name(built.OS + "/" + built.Arch), Tool: event.Name(s.ClusterTool())})
 	if v.page != nil {
 		stage.Note(event.PageServed, event.Page{URL: event.Name(v.page.String())})
 	}
@@ -133,7 +120,11 @@ func dev(ctx context.Context, o *options, d devOptions) (err error) {
 		p.interrupts.keyboard.Store(k)
 		defer k.Close()
 		in.Keys = k.Keys()
-		stage.Note("keys", "help", "?")
+		actions := &keyActions{keyboard: k, session: s, views: v, stage: stage}
+		defer actions.running.Wait()
+		in.OpenPage = func() { actions.start(ctx, actions.openPage) }
+		in.OpenShell = func() { actions.start(ctx, actions.openShell) }
+		stage.Note("keys", "help", "?", "keys", session.KeyHelp)
 	}
 	broken := s.Run(ctx, in)
 	if broken != nil { // devloop cannot go on, but cleans up

@@ -62,6 +62,7 @@ type doctor struct {
 	out     io.Writer
 	check   string // the one that is running
 	failed  int
+	unsaid  error // the first line that could not be written
 
 	config *config.Config
 	docker *client.Client
@@ -69,6 +70,8 @@ type doctor struct {
 }
 
 func (d *doctor) examine(ctx context.Context) error {
+	d.check = "devloop"
+	d.ok("%s", readBuildInfo())
 	for _, check := range []struct {
 		name string
 		run  func(context.Context) error
@@ -92,6 +95,9 @@ func (d *doctor) examine(ctx context.Context) error {
 		}
 		if err != nil {
 			d.fail(err)
+		}
+		if d.unsaid != nil {
+			return d.unsaid
 		}
 	}
 	switch {
@@ -122,9 +128,12 @@ func (d *doctor) fail(err error) {
 func (d *doctor) print(status, message, hint string) {
 	const indent = 21
 	message = strings.ReplaceAll(message, "\n", "\n"+strings.Repeat(" ", indent))
-	_, _ = fmt.Fprintf(d.out, "%-4s  %-13s  %s\n", status, d.check, message)
+	line := fmt.Sprintf("%-4s  %-13s  %s\n", status, d.check, message)
 	if hint != "" {
-		_, _ = fmt.Fprintf(d.out, "%*s→ %s\n", indent, "", hint)
+		line += fmt.Sprintf("%*s→ %s\n", indent, "", hint)
+	}
+	if _, err := io.WriteString(d.out, line); err != nil && d.unsaid == nil {
+		d.unsaid = err
 	}
 }
 
@@ -197,7 +206,7 @@ func (d *doctor) checkCluster(ctx context.Context) error {
 	var origin node.Origin
 	var machines kube.Machines
 	if d.docker != nil {
-		if d.nodes, err = session.FindNodes(ctx, target, d.docker); err != nil {
+		if d.nodes, err = session.FindNodes(ctx, target); err != nil {
 			return err
 		}
 		origin, machines = d.nodes.Origin(), d.nodes.Machines
@@ -264,7 +273,7 @@ func (d *doctor) checkCharts(ctx context.Context) error {
 	}
 	here, there, failed := 0, 0, d.failed
 	for _, r := range d.config.Releases {
-		if r.ChartIsLocal() {
+		if r.Chart == "" || r.ChartIsLocal() {
 			continue
 		}
 		file, address, cached := deploy.CachedChart(filepath.Join(cache, "charts"), session.ReleaseOf(d.config, r))
@@ -387,8 +396,8 @@ func (d *doctor) checkWatching(ctx context.Context) error {
 		return err
 	}
 	limit := ""
-	if watches, err := os.ReadFile("/proc/sys/fs/inotify/max_user_watches"); err == nil {
-		limit = "; the kernel's limit is " + strings.TrimSpace(string(watches)) + " folders"
+	if known := watch.Limit(); known != "" {
+		limit = "; the kernel's limit is " + known
 	}
 	d.ok("all files of the project can be watched%s", limit)
 	return nil

@@ -19,8 +19,9 @@ import (
 
 // interrupts are the signals with which the user ends a command.
 type interrupts struct {
-	session  atomic.Pointer[session.Session]  // nil until something may be deployed
-	keyboard atomic.Pointer[console.Keyboard] // nil without one
+	session  atomic.Pointer[session.Session]     // nil until something may be deployed
+	keyboard atomic.Pointer[console.Keyboard]    // nil without one
+	raw      atomic.Pointer[console.RawTerminal] // nil unless a command in a pod has the terminal
 	printer  *console.Printer
 	signals  chan os.Signal
 	reload   chan<- struct{} // receives SIGHUPs; nil if they end the command
@@ -104,6 +105,9 @@ func (i *interrupts) exit(cause string) {
 	time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) }) // a terminal may no longer take lines
 	if k := i.keyboard.Load(); k != nil {
 		k.RestoreModes()
+	}
+	if t := i.raw.Load(); t != nil {
+		t.Restore()
 	}
 	err := fmt.Errorf("%w %s: left at once", console.ErrInterrupted, cause)
 	if s := i.session.Load(); s != nil {

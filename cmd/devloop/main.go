@@ -7,7 +7,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"os"
 	"os/signal"
@@ -29,7 +28,7 @@ func main() {
 	o := &options{printer: console.NewPrinter(os.Stderr)}
 	err := execute(o)
 	code := exitCode(err)
-	if err != nil {
+	if err != nil && code != exitUnread {
 		o.printer.PrintError(err, code)
 	}
 	_ = o.printer.Close() // all is written, or cannot be
@@ -93,13 +92,17 @@ not allowed, 130 interrupted.`
   devloop --log-format json 2> >(jq .)`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return o.settle(cmd) }
-	root.Version = versionText()
+	root.Version = readBuildInfo().String()
 	root.SetVersionTemplate("devloop {{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError(cmp.Or(skaffoldFlagHint(err), cmd.CommandPath()+" --help"), "%w", err)
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelpCommand())
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		signal.Reset(syscall.SIGPIPE) // cobra would report it, and here is nothing to clean up
+		help(cmd, args)
+	})
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.SetOut(&console.TerminalWriter{Out: os.Stdout})
 	root.SetErr(&console.TerminalWriter{Out: os.Stderr})
 	o.register(root)
@@ -108,9 +111,12 @@ not allowed, 130 interrupted.`
 	alias.Short = "Do the same as devloop without a command"
 	alias.Example = "  devloop dev web"
 	root.AddCommand(alias, newRunCommand(o), newBuildCommand(o), newDiffCommand(o), newRenderCommand(o),
-		newDeleteCommand(o), newInitCommand(o), newDoctorCommand(o), newStatusCommand(o), newClustersCommand(o),
+		newDeleteCommand(o), newInitCommand(o), newDoctorCommand(o), newStatusCommand(o), newOpenCommand(o),
+		newShellCommand(o), newExecCommand(o), newClustersCommand(o),
 		newLogsCommand(o), newEventsCommand(o), newSkewCommand(o), newSchemaCommand(), newCompletionCommand(),
-		newVersionCommand())
+		newVersionCommand(), newManCommand())
+	fitHelp(root)
+	checkFlagsFirst(root)
 	return root
 }
 
@@ -118,11 +124,13 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	hint := cmd.CommandPath() + " --help"
-	if similar := similarCommand(cmd, args[0]); similar != "" {
-		hint = "did you mean: " + similar
+	if hint := separateValue(cmd, args[0]); hint != "" {
+		return commandError(cmd, hint, "unknown argument %q", args[0])
 	}
-	return usageError(hint, "%s: unknown argument or command %q", cmd.CommandPath(), args[0])
+	if similar := similarCommand(cmd, args[0]); similar != "" {
+		return commandError(cmd, "did you mean: "+similar, "unknown command %q", args[0])
+	}
+	return commandError(cmd, cmd.CommandPath()+" --help", "unknown argument %q", args[0])
 }
 
 // similarCommand returns the command below cmd whose name is like a word, "" if there is none.
@@ -136,13 +144,22 @@ func similarCommand(cmd *cobra.Command, word string) string {
 
 func newHelpCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "help [command]",
-		Short:   "Describe a command",
-		Example: "  devloop help run",
+		Use:               "help [command]",
+		Short:             "Describe a command",
+		Example:           "  devloop help run",
+		ValidArgsFunction: completeCommands,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return usageError("devloop --help", "devloop help: there is no command %q", args[len(args)-1])
+				word := args[len(args)-1]
+				if len(rest) > 0 {
+					word = rest[0]
+				}
+				hint := "devloop --help"
+				if similar := similarCommand(about, word); similar != "" {
+					hint = "did you mean: " + similar
+				}
+				return usageError(hint, "help: there is no command %q", word)
 			}
 			return about.Help()
 		},

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -29,10 +29,8 @@ type options struct {
 	modules     []string // configurations of a skaffold.yaml
 	command     string   // of skaffold, that this one stands for; "" for dev
 	set         []string
-	setFrom     string // the flag or variable that gave set
 	kubeContext string
 	allow       []string // kube contexts
-	allowFrom   string   // the flag or variable that gave allow
 	verbose     bool
 	quiet       bool
 	logFormat   string
@@ -40,49 +38,43 @@ type options struct {
 	adopt       bool
 	only        []string // names of releases
 
+	variables map[string]string // by flag: the variable of the environment that is in its place
+
 	printer *console.Printer
 }
 
 func (o *options) register(root *cobra.Command) {
 	flags := root.PersistentFlags()
 	flags.StringArrayVarP(&o.files, "file", "f", nil,
-		"the configuration (by default "+config.FileName+", or else skaffold.yaml); "+
+		"the configuration `file` (by default "+config.FileName+", or else skaffold.yaml, or the "+config.FileName+
+			" of a folder above in the same git repository); "+
 			"each further file is merged over those before it")
-	flags.StringSliceVarP(&o.profiles, "profile", "p", nil, "merge a profile of the configuration over it; "+
+	flags.StringSliceVarP(&o.profiles, "profile", "p", nil, "merge a `profile` of the configuration over it; "+
 		"-p -NAME leaves out one that applies by itself, as those of a skaffold.yaml may")
 	flags.StringSliceVarP(&o.modules, "module", "m", nil,
-		"of a skaffold.yaml, take the configuration with this name alone, and those that it requires")
+		"of a skaffold.yaml, take the configuration with this `name` alone, and those that it requires")
 	flags.StringArrayVar(&o.set, "set", nil,
-		"set one value of the configuration: path=value, as in images.worker.target=dev")
+		"set one value of the configuration: `path=value`, as in images.worker.target=dev")
 	flags.StringVar(&o.kubeContext, "kube-context", "",
-		"the kube context to use, instead of the configuration's or the current one")
+		"the kube `context` to use, instead of the configuration's or the current one")
 	flags.StringArrayVar(&o.allow, "allow-context", nil,
-		"a kube context that may be deployed to though nothing proves that its cluster is on this machine")
+		"a kube `context` that may be deployed to though nothing proves that its cluster is on this machine")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false,
 		"log more: each build step, what was found unchanged, the causes of an error")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "log less: how each run ended, warnings and errors")
 	flags.StringVar(&o.logFile, "log-file", "",
-		"write the log to this file as well; at 10 MB it is rotated, and the newest three old ones stay")
-	flags.StringVar(&o.logFormat, "log-format", console.FormatText, "text for people; logfmt or json for machines")
-	completeFlag(root, "profile", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return config.ProfileNames(o.source()), cobra.ShellCompDirectiveNoFileComp
-	})
-	completeFlag(root, "log-format", oneOf(console.LogFormats))
+		"write the log to this `file` as well; at 10 MB it is rotated, and the newest three old ones stay")
+	o.logFormat = console.FormatText
+	flags.Var(choice[string]{&o.logFormat, "format", console.LogFormats}, "log-format",
+		"text for people; logfmt or json for machines")
 	completeFlag(root, "file", yamlFiles)
+	completeFlag(root, "profile", inList(o.completeProfiles))
+	completeFlag(root, "set", o.completeSet)
+	completeFlag(root, "kube-context", completeContexts)
+	completeFlag(root, "allow-context", completeContexts)
+	completeFlag(root, "log-file", anyFile)
+	completeFlag(root, "log-format", oneOf(console.LogFormats))
 }
-
-// completeFlag tells shells how to complete a flag's value.
-func completeFlag(cmd *cobra.Command, flag string, values cobra.CompletionFunc) {
-	if err := cmd.RegisterFlagCompletionFunc(flag, values); err != nil {
-		panic(err) // there is no such flag
-	}
-}
-
-func oneOf(values []string) cobra.CompletionFunc {
-	return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
-}
-
-var yamlFiles = cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt)
 
 // registerAdopt adds the flag of the commands that deploy.
 func (o *options) registerAdopt(cmd *cobra.Command) {
@@ -93,11 +85,8 @@ func (o *options) registerAdopt(cmd *cobra.Command) {
 // registerOnly adds the flag of the commands that take names of releases, and completes these.
 func (o *options) registerOnly(cmd *cobra.Command, usage string) {
 	cmd.Flags().StringSliceVar(&o.only, "only", nil, usage+"; the same as their names as arguments")
-	names := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return config.ReleaseNames(o.source()), cobra.ShellCompDirectiveNoFileComp
-	}
-	completeFlag(cmd, "only", names)
-	cmd.Args, cmd.ValidArgsFunction = cobra.ArbitraryArgs, names
+	completeFlag(cmd, "only", inList(o.completeReleases))
+	cmd.Args, cmd.ValidArgsFunction = cobra.ArbitraryArgs, o.completeReleases
 }
 
 // selectReleases adds arguments to the releases of --only. What is no release may be a command.
@@ -113,8 +102,11 @@ func (o *options) selectReleases(cmd *cobra.Command, names []string) error {
 		if hint := skaffoldCommands[name]; hint != "" && cmd == cmd.Root() {
 			return usageError(hint, "devloop has no command %q", name)
 		}
+		if hint := separateValue(cmd, name); hint != "" {
+			return commandError(cmd, hint, "unknown argument %q", name)
+		}
 		if similar := similarCommand(cmd, name); similar != "" {
-			return usageError("did you mean: "+similar, "%s: unknown argument or command %q", cmd.CommandPath(), name)
+			return commandError(cmd, "did you mean: "+similar, "unknown release or command %q", name)
 		}
 	}
 	o.only = append(o.only, names...)
@@ -130,12 +122,12 @@ func (o *options) settle(cmd *cobra.Command) error {
 	if name := cmd.CalledAs(); name == "run" || name == "deploy" {
 		o.command = name
 	}
-	if !slices.Contains(console.LogFormats, o.logFormat) {
-		return usageError("take one of "+strings.Join(console.LogFormats, ", "),
-			"--log-format: there is no format %q", o.logFormat)
-	}
 	if o.quiet && o.verbose {
-		return usageError("leave one of them out", "-q and -v contradict each other")
+		quiet, verbose := o.variables["quiet"] == "", o.variables["verbose"] == "" // on the command line
+		if quiet == verbose {
+			return usageError("leave one of them out", "%s and %s contradict each other", o.from("quiet"), o.from("verbose"))
+		}
+		o.quiet, o.verbose = quiet, verbose
 	}
 	o.printer.Configure(o.logFormat, o.verbose, o.quiet)
 	if o.logFile != "" && cmd.Annotations[observes] == "" {
@@ -148,31 +140,34 @@ func (o *options) settle(cmd *cobra.Command) error {
 
 // readEnvironment sets each flag that was not given to its variable, if there is one.
 func (o *options) readEnvironment(cmd *cobra.Command) (err error) {
-	o.setFrom, o.allowFrom = "--set", "--allow-context"
+	o.variables = map[string]string{}
 	cmd.Flags().VisitAll(func(flag *pflag.Flag) {
 		name := "DEVLOOP_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
 		text := os.Getenv(name)
 		if text == "" || flag.Changed || flag.Name == "help" || flag.Name == "version" {
 			return
 		}
-		switch flag.Name {
-		case "set":
-			o.setFrom = name
-		case "allow-context":
-			o.allowFrom = name
-		}
+		o.variables[flag.Name] = name
 		for _, value := range values(flag.Name, text) {
 			if invalid := flag.Value.Set(value); invalid != nil && err == nil {
-				err = usageError("correct it, or unset "+name, "environment variable %s: %q: %w", name, text, invalid)
+				err = valueError("environment variable "+name, flag, text, invalid, "; or unset "+name)
 			}
 		}
 	})
 	return err
 }
 
-// usageError is about a wrong command line.
-func usageError(hint, format string, args ...any) error {
-	return console.UsageError{Err: event.WithHint(fmt.Errorf(format, args...), hint)}
+// from returns the variable that is in the place of a flag, or else the flag.
+func (o *options) from(flag string) string {
+	return cmp.Or(o.variables[flag], "--"+flag)
+}
+
+// notBoth returns an error if two flags of a command were given that exclude each other.
+func notBoth(cmd *cobra.Command, one, other string) error {
+	if cmd.Flags().Changed(one) && cmd.Flags().Changed(other) {
+		return commandError(cmd, "leave one of them out", "--%s and --%s exclude each other", one, other)
+	}
+	return nil
 }
 
 // observes annotates the commands that look at a devloop in another terminal: the log file is that
@@ -192,18 +187,22 @@ func values(flag, text string) []string {
 
 // consent is which kube contexts the user allows.
 func (o *options) consent() session.Consent {
-	return session.Consent{Allow: o.allow, AllowFrom: o.allowFrom, Ask: o.printer.Ask}
+	return session.Consent{Allow: o.allow, AllowFrom: o.from("allow-context"), Ask: o.printer.Ask}
 }
 
 // configFiles returns the files of --file, or else the devloop.yaml or the skaffold.yaml of this
-// folder, or what skaffold would read here.
+// folder, or what skaffold would read here, or the devloop.yaml of a folder above in this
+// repository.
 func (o *options) configFiles() []string {
 	if len(o.files) > 0 {
 		return o.files
 	}
-	if _, err := os.Stat(config.FileName); err != nil {
+	if _, err := os.Lstat(config.FileName); err != nil { // a broken link is reported
 		if name := skaffold.FileIn("."); name != "" {
 			return []string{name}
+		}
+		if above, ours := config.FileAbove("."); ours {
+			return []string{above}
 		}
 	}
 	return []string{config.FileName}
@@ -223,12 +222,31 @@ func (o *options) source() config.Source {
 		Translate: o.skaffold().Translate}
 	if o.kubeContext != "" {
 		source.Set = append(source.Set,
-			config.Assignment{From: "--kube-context", Text: "kubeContext=" + strconv.Quote(o.kubeContext)})
+			config.Assignment{From: o.from("kube-context"), Text: "kubeContext=" + strconv.Quote(o.kubeContext)})
 	}
 	for _, assignment := range o.set {
-		source.Set = append(source.Set, config.Assignment{From: o.setFrom, Text: assignment})
+		source.Set = append(source.Set, config.Assignment{From: o.from("set"), Text: assignment})
 	}
 	return source
+}
+
+// namingVariables adds to an error of the configuration which variables have chosen what was read:
+// unlike a flag, one is easily forgotten.
+func (o *options) namingVariables(err error) error {
+	var set []string
+	for _, flag := range []string{"file", "profile", "module", "only"} {
+		if name := o.variables[flag]; name != "" {
+			set = append(set, name)
+		}
+	}
+	if len(set) == 0 {
+		return err
+	}
+	hint := "set in the environment: " + strings.Join(set, ", ")
+	if known := event.Hint(err); known != "" {
+		hint = known + "; " + hint
+	}
+	return event.WithHint(err, hint)
 }
 
 // selection is the running devloop that the flags mean.

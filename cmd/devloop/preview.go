@@ -13,7 +13,10 @@ import (
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/console"
+	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/kube"
+	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/session"
 )
 
@@ -26,6 +29,7 @@ cluster as it is now: with the tags that the images' inputs ask for, whether the
 says where a chart gives an image another one. Nothing is changed.`,
 		Example: `  devloop render
   devloop render dask-gateway | kubectl apply --dry-run=server -f -`,
+		ValidArgsFunction: o.completeReleases,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return preview(cmd, o, names, func(ctx context.Context, d *deploy.Deployer, p *process, r deploy.Release) error {
 				manifests, err := d.Render(ctx, p.sink, r)
@@ -50,6 +54,7 @@ hidden. Charts that make random values differ each time that they are rendered: 
 release is made from and how it is now, as in the loop. Nothing is changed.`,
 		Example: `  devloop diff
   devloop diff --exit-code dask-gateway || echo differs`,
+		ValidArgsFunction: o.completeReleases,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			differs := false
 			err := preview(cmd, o, names, func(ctx context.Context, d *deploy.Deployer, p *process, r deploy.Release) error {
@@ -93,9 +98,12 @@ func preview(cmd *cobra.Command, o *options, names []string,
 		if err := checkNames(p.config, names); err != nil {
 			return err
 		}
-		target, err := session.HashImages(ctx, p.config)
-		if err != nil {
-			return err
+		target := p.askForImages(ctx)
+		if target == nil {
+			var err error
+			if target, err = session.HashImages(ctx, p.config); err != nil {
+				return err
+			}
 		}
 		cluster, err := session.Connect(ctx, p.config.KubeContext)
 		if err != nil {
@@ -119,6 +127,33 @@ func preview(cmd *cobra.Command, o *options, names []string,
 		}
 		return errors.Join(errs...)
 	})
+}
+
+// askForImages has the devloop that runs for the same configuration hash the images, since it knows
+// what has not changed. It returns nil if none runs, or if that one cannot tell.
+func (p *process) askForImages(ctx context.Context) *loop.Target {
+	cluster, err := kube.ReadContext(p.config.KubeContext)
+	if err != nil || len(p.config.Images) == 0 {
+		return nil
+	}
+	running, err := control.Selection{File: p.config.Path, KubeContext: cluster.Context}.Find(ctx)
+	if err != nil {
+		return nil
+	}
+	defer running.Close()
+	var found session.HashedImages
+	stage := p.sink.Stage("build")
+	if err := running.Ask(ctx, "images", &found); err != nil {
+		stage.Detail("the running devloop does not say which images it would deploy", "why", err.Error())
+		return nil
+	}
+	target := found.Target(p.config)
+	if target == nil {
+		stage.Detail("the running devloop has another configuration")
+		return nil
+	}
+	stage.Detail("the running devloop says which images it would deploy")
+	return target
 }
 
 // checkNames checks that there are releases of these names.

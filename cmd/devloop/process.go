@@ -41,7 +41,7 @@ func (o *options) begin(parent context.Context, reload chan<- struct{}) (context
 	p := &process{options: o, source: o.source(), printer: o.printer, secrets: o.printer.Secrets()}
 	var err error
 	if p.config, err = config.Load(p.source); err != nil {
-		return nil, nil, err
+		return nil, nil, o.namingVariables(err)
 	}
 	session.HideSecrets(p.secrets, p.config)
 	var runs []status.Run
@@ -53,6 +53,9 @@ func (o *options) begin(parent context.Context, reload chan<- struct{}) (context
 	p.log = console.NewLogger(o.printer)
 	p.board = status.NewBoard(runs)
 	p.sink = p.before(p.log.Sink)
+	if above, ours := config.FileAbove("."); ours && o.files[0] == above {
+		p.sink.Stage("config").Note("the configuration is that of a folder above", "file", p.config.Path)
+	}
 	session.ReportConfig(p.sink, nil, p.config)
 	if historyErr != nil {
 		p.sink.Stage("devloop").Warn("the runs of earlier devloops are not known", historyErr)
@@ -113,7 +116,7 @@ func (p *process) alreadyRuns(ctx context.Context) error {
 
 // projectID names files of a project, its devloop.yaml and its cluster.
 func projectID(c *config.Config) string {
-	const maxName = 32                           // characters: the path of a socket may have but 104
+	const maxName = 32                           // characters: the path of a socket is short
 	target, _ := kube.ReadContext(c.KubeContext) // the session reports a missing context
 	sum := sha256.Sum256([]byte(c.Path + "\x00" + target.Context))
 	return c.Name[:min(maxName, len(c.Name))] + "-" + hex.EncodeToString(sum[:4])

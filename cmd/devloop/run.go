@@ -31,7 +31,7 @@ With names of releases, all of that is about these, those that they depend on, a
 		},
 	}
 	o.registerAdopt(cmd)
-	o.registerOnly(cmd, "deploy only these releases and those that they depend on")
+	o.registerOnly(cmd, "deploy only these `releases` and those that they depend on")
 	return cmd
 }
 

@@ -56,16 +56,21 @@ func waiter() {
 	ctx, interrupts, stop := interruptible(context.Background(), p, reload)
 	defer stop()
 	var keys <-chan byte
+	var keyboard *console.Keyboard
 	if k := console.OpenKeyboard(ctx, os.Stdin, os.Stderr, p, event.Stage{}); k != nil {
 		interrupts.keyboard.Store(k)
 		defer k.Close()
-		keys = k.Keys()
+		keys, keyboard = k.Keys(), k
 	}
 	say := func(what string) { _, _ = fmt.Println(what) } //nolint:forbidigo // the terminal may be gone
 	say("waiting")
 	for ctx.Err() == nil {
 		select {
 		case key := <-keys:
+			if key == 's' {
+				lend(keyboard, p)
+				continue
+			}
 			say("key " + string(key))
 		case <-reload:
 			say("reload")
@@ -84,6 +89,21 @@ func waiter() {
 		os.Exit(exitFailed)
 	}
 	say("cleaned")
+}
+
+// lend has a program in the terminal that tells which bytes it gets, until it is a q.
+func lend(k *console.Keyboard, p *console.Printer) {
+	_ = k.Lend(func(raw *console.RawTerminal) error {
+		p.Print(event.Event{Time: time.Now(), Stage: "watch", Phase: event.Warned, Message: "meanwhile"})
+		_, _ = fmt.Fprint(raw.Out, "lent\r\n")
+		key := make([]byte, 1)
+		for {
+			if _, err := raw.Read(key); err != nil || key[0] == 'q' {
+				return err
+			}
+			_, _ = fmt.Fprintf(raw.Out, "got %d\r\n", key[0])
+		}
+	})
 }
 
 // Each case is what is sent while it waits and cleans up, a signal at a time.

@@ -3,12 +3,7 @@ package main
 // What skaffold calls its commands and flags. Those that devloop does not have say how it does the
 // same.
 
-import (
-	"errors"
-	"fmt"
-
-	"github.com/spf13/pflag"
-)
+import "fmt"
 
 // skaffoldCommands are commands of skaffold that devloop does not have.
 var skaffoldCommands = map[string]string{
@@ -114,14 +109,9 @@ var skaffoldFlags = map[string]string{
 	"l": "label", "n": "namespace", "o": "output", "t": "tag", "w": "watch-image",
 }
 
-// skaffoldFlagHint says how devloop does what a flag of skaffold does, "" if the error is not about
-// such a flag.
-func skaffoldFlagHint(err error) string {
-	var unknown *pflag.NotExistError
-	if !errors.As(err, &unknown) {
-		return ""
-	}
-	hint := skaffoldFlags[unknown.GetSpecifiedName()]
+// skaffoldFlagHint says how devloop does what a flag of skaffold does, "" if it has no such flag.
+func skaffoldFlagHint(name string) string {
+	hint := skaffoldFlags[name]
 	if long, isShort := skaffoldFlags[hint]; isShort {
 		return fmt.Sprintf("skaffold's --%s: %s", hint, long)
 	}

@@ -29,12 +29,13 @@ func newSkewCommand(o *options) *cobra.Command {
 versions of the libraries. The environment is local.venv of devloop.yaml, else the active one (VIRTUAL_ENV,
 CONDA_PREFIX), else the project's own (.venv, Poetry, Pipenv, Hatch, pyenv); the output names it. The devloop
 that runs in another terminal knows what the images hold; if none runs, a short-lived pod of each image is
-asked. Nothing is changed, unless --fix is given: it installs what the images hold into the environment.
+asked. Packages whose files are synced must not be installed as well: Python could import the others. Nothing is
+changed, unless --fix is given: it installs what the images hold into the environment.
 
 Exit codes: 0 the same, 1 something differs or could not be installed, 2 your input is wrong, 3 nothing on this
 machine was compared (no environment, without Python, empty, or unreadable), no cluster, or images are missing
 there.`,
-		Example: `  devloop skew && python analysis.py
+		Example: `  devloop skew && python report.py
   devloop skew --fix               # this machine gets the images' versions
   devloop skew --images-only       # in CI: the images with each other
   devloop skew --json | jq -r '.differences[] | "\(.library) \(.versions)"'`,
@@ -71,6 +72,7 @@ type skew struct {
 	Same        bool           `json:"same"`
 	Environment *session.Local `json:"environment,omitempty"`
 	event.Comparison
+	Shadowed []proof.Shadow `json:"shadowed,omitempty"`
 }
 
 func (s skew) write(cmd *cobra.Command, asJSON bool) error {
@@ -82,12 +84,15 @@ func (s skew) write(cmd *cobra.Command, asJSON bool) error {
 		t.Line("this machine: %s", s.Environment)
 	}
 	switch {
-	case !s.Same:
+	case !s.Comparison.Same():
 		t.Differences("library", s.Comparison, 0)
 	case len(s.Places) == 1:
 		t.Line("only image %s holds Python: there is nothing that it could differ from", s.Places[0])
 	default:
 		t.Line("%s", strings.Replace(sameIn(s.Comparison), " in ", " libraries in ", 1))
+	}
+	for _, shadow := range s.Shadowed {
+		t.Line("%s", shadow)
 	}
 	return t.Flush()
 }
@@ -101,7 +106,7 @@ func compareAll(ctx context.Context, o *options, p *process, flags skewOptions) 
 			}
 			return s, console.EnvironmentError{Err: err}
 		}
-		if s.Environment.Libraries().IsEmpty() && !flags.fix {
+		if s.Environment.Libraries(nil).IsEmpty() && !flags.fix {
 			return s, console.EnvironmentError{Err: event.WithHint(
 				fmt.Errorf("nothing on this machine is compared: nothing is installed in %s", s.Environment),
 				"install what the images hold: devloop skew --fix")}
@@ -121,10 +126,10 @@ func compareAll(ctx context.Context, o *options, p *process, flags skewOptions) 
 		return s, err
 	}
 	if s.Environment != nil {
-		places = append(places, s.Environment.Libraries())
+		places = append(places, s.Environment.Libraries(places))
 	}
-	s.Comparison = proof.Compare(places)
-	s.Same = s.Comparison.Same()
+	s.Comparison, s.Shadowed = proof.Compare(places), proof.Shadowed(places)
+	s.Same = s.Comparison.Same() && len(s.Shadowed) == 0
 	return s, nil
 }
 
@@ -160,12 +165,19 @@ func writeLibraries(t *console.Table, l *status.Libraries) {
 		return
 	}
 	c := event.Comparison{Places: l.Places, Libraries: l.Libraries, Differences: l.Differences}
+	about := console.Age(l.Compared) + " ago"
+	if l.Outdated {
+		about += ", with the images before"
+	}
 	if !c.Same() {
 		t.Differences("LIBRARY", c, console.LoggedDifferences)
+		if l.Outdated {
+			t.Line("compared %s", about)
+		}
 		return
 	}
 	t.Header("LIBRARIES")
-	t.Row(sameIn(c) + ", " + console.Age(l.Compared) + " ago")
+	t.Row(sameIn(c) + ", " + about)
 }
 
 func sameIn(c event.Comparison) string {

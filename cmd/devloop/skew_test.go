@@ -98,6 +98,28 @@ func TestSkew(t *testing.T) {
 	expect("all the same", 0, `"same": true`, "", "--json")
 	expect("nothing to fix", 0, "the same 2 libraries in worker, client and ", "", "--fix")
 	expect("it does not count", 0, "the same 2 libraries in worker and client\n", "", alone)
+	source := filepath.Join(t.TempDir(), "analysis")
+	copied := filepath.Join(active, "lib", "python3.11", "site-packages", "analysis")
+	for _, dir := range []string{source, copied} {
+		if err := errors.Join(os.MkdirAll(dir, 0o755),
+			os.WriteFile(filepath.Join(dir, "__init__.py"), nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synced := worker
+	synced.Packages = []proof.Package{{Name: "analysis", Folder: "/opt/analysis", Source: source}}
+	synced.Shadowed = []proof.Shadow{{Package: "analysis", Place: "worker", Path: "/site/analysis", Library: "analysis 3",
+		Synced: "/opt/analysis"}}
+	answer = []proof.Libraries{synced, client}
+	expect("a synced package that is installed", 1, "the same 2 libraries in worker, client and "+active+"\n"+
+		"package analysis: unless Python in worker starts in /opt, it imports the installed /site/analysis (analysis 3), "+
+		"which is not synced\npackage analysis: unless Python in "+active+" starts in "+filepath.Dir(source)+
+		", it imports the installed "+copied+", which is not synced\n", "")
+	if err := json.Unmarshal([]byte(expect("JSON", 1, "", "", "--json")), &shown); err != nil || shown.Same ||
+		len(shown.Differences) > 0 || len(shown.Shadowed) != 2 || shown.Shadowed[0] != synced.Shadowed[0] {
+		t.Errorf("%+v, %v", shown, err)
+	}
+	answer = []proof.Libraries{worker, client}
 	venvWith(t, active, "pip==23")
 	expect("an empty one", 3, "", "nothing on this machine is compared: nothing is installed in "+active)
 	answer = []proof.Libraries{worker, other}

@@ -24,18 +24,18 @@ var healths = []string{string(status.Starting), string(status.Working), string(s
 
 func newStatusCommand(o *options) *cobra.Command {
 	var asJSON, chain bool
-	var wait string
-	var timeout time.Duration
+	var wait status.Health
+	timeout := duration(time.Minute)
 	cmd := &cobra.Command{
 		Use:         "status",
 		Annotations: map[string]string{observes: "yes"},
 		Short:       "Show how the devloop of this folder is doing",
-		Long: `Shows images, releases, pods, forwards and the last runs of the devloop that runs in another terminal
-for this folder's devloop.yaml, or of the only one that runs.
+		Long: `Shows releases, Dask clusters, forwards, the last runs, images and pods of the devloop that runs in another
+terminal for this folder's devloop.yaml, or of the only one that runs.
 
 With --chain it checks again what runs: for each image the hash of its inputs, what was built from them, what
-the nodes hold, what each pod runs, and what the Dask Gateway gives to new clusters. The chain is broken where
-one of them is not what the one before it is.
+the nodes hold, what each pod runs, which synced files its containers hold, and what the Dask Gateway gives to
+new clusters. The chain is broken where one of them is not what the one before it is.
 
 Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is complete; 1 it was not so within
 --timeout, or the chain is broken; 3 no devloop runs.`,
@@ -45,8 +45,8 @@ Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is complete
   devloop status --json | jq .run.seconds`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if wait != "" && !slices.Contains(healths, wait) {
-				return usageError("take one of "+strings.Join(healths, ", "), "--wait: there is no state %q", wait)
+			if err := notBoth(cmd, "chain", "wait"); err != nil {
+				return err
 			}
 			ctx, _, stop := interruptible(cmd.Context(), o.printer, nil)
 			defer stop()
@@ -54,7 +54,7 @@ Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is complete
 			if chain {
 				err = showChain(ctx, o, cmd, asJSON)
 			} else {
-				err = showStatus(ctx, o, cmd, status.Health(wait), timeout, asJSON)
+				err = showStatus(ctx, o, cmd, wait, time.Duration(timeout), asJSON)
 			}
 			if ctx.Err() != nil {
 				return console.ErrInterrupted
@@ -65,10 +65,10 @@ Exit codes: 0 shown, and with --wait, it is so, and with --chain, it is complete
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print all that is known as JSON; keys are added to it, never renamed")
 	cmd.Flags().BoolVar(&chain, "chain", false,
 		"show what each image is, from the hash of its inputs to what uses it, as it is now")
-	cmd.Flags().StringVar(&wait, "wait", "", "wait until the state is this one: "+strings.Join(healths, ", "))
-	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute,
+	cmd.Flags().Var(choice[status.Health]{&wait, "state", healths}, "wait",
+		"wait until the state is this one: "+strings.Join(healths, ", "))
+	cmd.Flags().Var(&timeout, "timeout",
 		"how long --wait waits, also for a devloop that is only starting")
-	cmd.MarkFlagsMutuallyExclusive("chain", "wait")
 	completeFlag(cmd, "wait", oneOf(healths))
 	return cmd
 }
@@ -145,9 +145,6 @@ func readState(ctx context.Context, o *options) (*status.State, error) {
 	return &c.State, nil
 }
 
-// shownRuns is how many of the last runs are listed.
-const shownRuns = 5
-
 // writeStatus writes a State for people.
 func writeStatus(out io.Writer, s status.State) error {
 	t := console.NewTable(out)
@@ -171,11 +168,72 @@ func writeStatus(out io.Writer, s status.State) error {
 	if s.Page != "" {
 		t.Line("%s", s.Page)
 	}
-	if s.Away == nil && s.Chain != nil && s.Chain.Error == "" {
+	if s.Chain != nil && s.Chain.Error == "" && !s.Chain.Outdated {
 		t.Line("what runs was proven %s ago: devloop status --chain", console.Age(s.Chain.Checked))
 	}
+	writeReleases(t, s)
+	writeClusters(t, s.Clusters)
+	writeForwards(t, s.Forwards)
+	writeRuns(t, s.Runs)
+	writeImages(t, s.Images)
+	writeLibraries(t, s.Libraries)
+	writePods(t, s)
+	return t.Flush()
+}
+
+func writeReleases(t *console.Table, s status.State) {
+	t.Header("RELEASE", "NAMESPACE", "REVISION", "STATE", "PODS READY", "CHANGED")
+	for _, r := range s.Releases {
+		ready, all := 0, 0
+		for _, p := range s.Pods {
+			if ended := p.Phase != "Pending" && p.Phase != "Running"; p.Release != r.Name || ended {
+				continue
+			}
+			if all++; p.Ready {
+				ready++
+			}
+		}
+		pods, changed := fmt.Sprintf("%d/%d", ready, all), ""
+		if s.Away != nil {
+			pods = "unknown"
+		}
+		if r.State != "" {
+			changed = console.Age(r.Changed) + " ago"
+		}
+		t.Row(r.Name, r.Namespace, r.Revision, r.State, pods, changed)
+	}
+}
+
+func writeForwards(t *console.Table, forwards []status.Forward) {
+	t.Header("FORWARD", "TO", "STATE", "CONNECTIONS", "SENT", "RECEIVED")
+	for _, f := range forwards {
+		connections := fmt.Sprintf("%d open", f.Open)
+		if f.Waiting > 0 {
+			connections += fmt.Sprintf(", %d held", f.Waiting)
+		}
+		t.Row(cmp.Or(f.URL, f.Local), f.Target, f.State, connections, console.Size(uint64(f.Sent)),
+			console.Size(uint64(f.Received)))
+	}
+}
+
+// shownRuns is how many of the last runs are listed.
+const shownRuns = 5
+
+func writeRuns(t *console.Table, runs []status.Run) {
+	t.Header("RUN", "ENDED", "WHY", "OUTCOME")
+	for _, r := range slices.Backward(runs[max(0, len(runs)-shownRuns):]) {
+		outcome := string(r.Outcome) + " after " + console.Took(r.Took())
+		if r.Error != "" {
+			outcome += ": " + console.Brief(r.Error)
+		}
+		why := cmp.Or(r.Changes.String(), r.Files, r.Why)
+		t.Row(r.Number, console.Age(r.Ended())+" ago", console.Brief(why), outcome)
+	}
+}
+
+func writeImages(t *console.Table, images []status.Image) {
 	t.Header("IMAGE", "STATE", "TAG", "ON THE NODES")
-	for _, i := range s.Images {
+	for _, i := range images {
 		var nodes []string
 		for _, n := range i.Nodes {
 			nodes = append(nodes, n.Node+" "+build.ShortID(n.ID))
@@ -184,21 +242,18 @@ func writeStatus(out io.Writer, s status.State) error {
 		if i.State == status.ImageBuilding && i.Total > 0 {
 			state += fmt.Sprintf(" %d/%d", i.Done, i.Total)
 		}
-		t.Row(i.Name, state, i.Tag, strings.Join(nodes, ", "))
-	}
-	writeLibraries(t, s.Libraries)
-	t.Header("RELEASE", "NAMESPACE", "REVISION", "STATE")
-	for _, r := range s.Releases {
-		t.Row(r.Name, r.Namespace, r.Revision, r.State)
-	}
-	t.Header("FORWARD", "TO", "STATE", "CONNECTIONS", "SENT", "RECEIVED")
-	for _, f := range s.Forwards {
-		connections := fmt.Sprintf("%d open", f.Open)
-		if f.Waiting > 0 {
-			connections += fmt.Sprintf(", %d held", f.Waiting)
+		tag := i.Tag
+		if i.Synced != nil {
+			tag += fmt.Sprintf(" + files of run %d", i.Synced.Run)
+			if i.Synced.Renewed != "" {
+				state += ", rollout pending (r)"
+			}
 		}
-		t.Row(f.Local, f.Target, f.State, connections, console.Size(uint64(f.Sent)), console.Size(uint64(f.Received)))
+		t.Row(i.Name, state, tag, strings.Join(nodes, ", "))
 	}
+}
+
+func writePods(t *console.Table, s status.State) {
 	t.Header("POD", "OF", "READY", "STATE", "RESTARTS", "AGE")
 	for _, p := range s.Pods {
 		ready, state := "no", p.Phase
@@ -213,17 +268,4 @@ func writeStatus(out io.Writer, s status.State) error {
 		}
 		t.Row(p.Name, cmp.Or(p.Release, p.Group), ready, state, p.Restarts, console.Age(p.Created))
 	}
-	t.Header("STALE CLUSTER", "OWNER", "IMAGE", "WORKERS", "AGE")
-	for _, c := range s.Old {
-		t.Row(clusterCells(c)...)
-	}
-	t.Header("RUN", "ENDED", "WHY", "OUTCOME")
-	for _, r := range slices.Backward(s.Runs[max(0, len(s.Runs)-shownRuns):]) {
-		outcome := string(r.Outcome) + " after " + r.Summary()
-		if r.Error != "" {
-			outcome += ": " + console.Brief(r.Error)
-		}
-		t.Row(r.Number, console.Age(r.Ended())+" ago", cmp.Or(r.Files, r.Why), outcome)
-	}
-	return t.Flush()
 }

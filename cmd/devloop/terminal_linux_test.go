@@ -19,6 +19,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/status"
 	"github.com/devloop/devloop/test/terminal"
 )
 
@@ -218,6 +219,38 @@ func TestClosedTerminal(t *testing.T) {
 	}
 }
 
+// A program that has the terminal gets each key, Ctrl+C and Ctrl+Z, too; the log waits for its end.
+// Then the keys are devloop's again.
+func TestLentTerminal(t *testing.T) {
+	dir := t.TempDir()
+	s := newShell(t)
+	s.shows("ready> ")
+	s.types("waiter '" + dir + "'\n")
+	s.shows("waiting")
+	eventually(t, "the keys are devloop's", func() bool { return !s.echoes() }, func() string { return "they are echoed" })
+	for range 2 {
+		s.types("s")
+		s.shows("lent")
+		s.types("a\x03\x1a\r")
+		s.shows("got 97\r\ngot 3\r\ngot 26\r\ngot 13\r\n")
+		s.types("q")
+		s.shows("meanwhile")
+		s.types("b")
+		s.shows("key b")
+	}
+	s.types("s")
+	s.shows("lent")
+	s.hangUp()
+	<-s.exited
+	if err := os.WriteFile(filepath.Join(dir, "enough"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has cleaned up", func() bool {
+		_, err := os.Stat(filepath.Join(dir, "cleaned"))
+		return err == nil
+	}, func() string { return "there is no file" })
+}
+
 // After Ctrl+Z and fg, and after bg and fg, keys are read one by one and are not echoed; in the
 // background the terminal is the shell's.
 func TestKeysAfterCtrlZ(t *testing.T) {
@@ -267,4 +300,35 @@ func TestKeysAfterCtrlZ(t *testing.T) {
 	s.shows("ready> ")
 	s.types("stty -a | grep -ow -e -icanon -e icanon\n")
 	s.shows("\nicanon")
+}
+
+// TestClustersFitTheTerminal: gateways make names of 32 letters, also in addresses.
+func TestClustersFitTheTerminal(t *testing.T) {
+	const id = "a589d9a22c3c4f1b85202924fc7dd9fa"
+	clusters := []status.DaskCluster{{DaskCluster: event.DaskCluster{Namespace: "gateway", Name: id, Owner: "ada",
+		Image: "worker:1", Dashboard: "http://localhost:8001/clusters/gateway." + id + "/status"}}}
+	write := func(out io.Writer) {
+		table := console.NewTable(out)
+		writeClusters(table, clusters)
+		if err := table.Flush(); err != nil {
+			t.Error(err)
+		}
+	}
+	narrow := terminal.Shown(t, 100, func(file *os.File) { write(&console.TerminalWriter{Out: file}) })
+	for _, want := range []string{"gateway.a589d9a2  ada",
+		"DASHBOARD\ngateway.a589d9a2  http://localhost:8001/clusters/gateway." + id} {
+		if !strings.Contains(strings.ReplaceAll(narrow, "\r", ""), want) {
+			t.Errorf("%q is missing:\n%s", want, narrow)
+		}
+	}
+	wide := terminal.Shown(t, 180, func(file *os.File) { write(file) })
+	if !strings.Contains(wide, "gateway.a589d9a2  ada") ||
+		strings.Count(wide, "\n") != 2 {
+		t.Errorf("180 columns:\n%s", wide)
+	}
+	var piped strings.Builder
+	write(&piped)
+	if text := piped.String(); !strings.Contains(text, "\ngateway."+id+"  ada") || strings.Count(text, "\n") != 2 {
+		t.Errorf("for programs:\n%s", &piped)
+	}
 }

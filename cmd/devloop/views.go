@@ -45,7 +45,7 @@ func (p *process) openViews(ctx context.Context, d devOptions) (v *views, err er
 		stage.Warn("devloop status, logs and events will not find this devloop", err)
 	}
 	if d.page {
-		if err := p.openPage(ctx, v, d.pagePort); err != nil {
+		if err := p.openPage(ctx, v, int(d.pagePort)); err != nil {
 			return v, err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"github.com/devloop/devloop/pkg/control"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 	"github.com/devloop/devloop/pkg/session"
 	"github.com/devloop/devloop/pkg/status"
 )
@@ -231,9 +233,10 @@ func TestLogsAndEvents(t *testing.T) {
 		{[]string{"events", "--log-format", "json"}, []string{`"msg":"building image","fields":{"image":"worker:1"}`}, nil},
 		{[]string{"logs"}, []string{"INFO web-1: hello", "ERRO web-2: oh no", "WARN db-1/web: hm", "container died"},
 			[]string{"building"}},
-		{[]string{"logs", "^web", "x(y)"}, []string{"hello", "oh no", "container died"}, []string{"hm"}},
+		{[]string{"logs", "^web", "x(y)|web-2/"}, []string{"hello", "oh no", "container died"}, []string{"hm"}},
 		{[]string{"logs", "--level", "warn"}, []string{"oh no", "hm"}, []string{"hello"}},
 		{[]string{"logs", "web-1"}, []string{"hello"}, []string{"died"}},
+		{[]string{"logs", "web-1/web"}, []string{"hello"}, []string{"died"}},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
 			code, out, said := s.call(append(test.args, "--follow=false")...)
@@ -253,6 +256,16 @@ func TestLogsAndEvents(t *testing.T) {
 		})
 	}
 
+	// What no pod matches is an error, after the lines of those that another expression matches.
+	s.sink.Stage(event.PodStage).Note(event.PodChanged, event.Pod{PodRef: container("web-3").PodRef})
+	for _, args := range [][]string{{"logs", "nosuch"}, {"logs", "^web", "nosuch", "--level", "error"}} {
+		code, out, said := s.call(append(args, "--follow=false")...)
+		if code != exitInput || said != "devloop: no pod matches \"nosuch\"\n  → there are: web-3\n" ||
+			strings.Contains(out, "oh no") != (len(args) > 2) {
+			t.Errorf("%v: %d: %s%s", args, code, out, said)
+		}
+	}
+
 	// Followed, it goes on until that devloop ends.
 	done := make(chan string, 1)
 	go func() {
@@ -262,6 +275,11 @@ func TestLogsAndEvents(t *testing.T) {
 		}
 		done <- out
 	}()
+	waiting := exec.CommandContext(t.Context(), "devloop", "-f", s.file, "logs", "nosuch")
+	var said strings.Builder
+	if waiting.Stderr = &said; waiting.Start() != nil {
+		t.Fatal("it does not start")
+	}
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -284,6 +302,10 @@ func TestLogsAndEvents(t *testing.T) {
 		}
 	case <-deadline:
 		t.Fatal("it goes on")
+	}
+	const waits = `WARN logs: waiting for a pod err="no pod matches \"nosuch\"" hint="there are: web-3"`
+	if err := waiting.Wait(); err != nil || strings.Count(said.String(), waits) != 1 {
+		t.Errorf("it waits, and says %q (%v)", said.String(), err)
 	}
 }
 
@@ -308,9 +330,12 @@ func TestAskedFromThePage(t *testing.T) {
 	for i, path := range []string{"rebuild", "pause", "resume"} {
 		status := ask(path)
 		if asked := <-s.views.Requests(); status != http.StatusNoContent ||
-			asked != []control.Request{control.Run, control.Pause, control.Resume}[i] {
+			asked.What != []control.Action{control.Run, control.Pause, control.Resume}[i] {
 			t.Errorf("%s: %d, %s", path, status, asked)
 		}
+	}
+	if status := ask("rebuild/nothing"); status != http.StatusNotFound {
+		t.Errorf("a release that is not there: %d", status)
 	}
 	for range 20 { // while nothing takes them
 		if status := ask("rebuild"); status != http.StatusNoContent {
@@ -367,6 +392,70 @@ func (p openedPage) get(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(body)
+}
+
+// The current context may have changed since devloop was started. A command is for a pod of that
+// devloop, not for one of the same name in another cluster.
+func TestExecOnAnotherCluster(t *testing.T) {
+	s := show(t, "", &options{}, devOptions{})
+	s.sink.Stage("loop").Note(event.DevloopStarted, event.DevloopStart{Cluster: "minikube"})
+	if err := os.WriteFile(os.Getenv("KUBECONFIG"), []byte("apiVersion: v1\nkind: Config\ncurrent-context: other\n"+
+		"clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\n"+
+		"contexts: [{name: other, context: {cluster: c}}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"exec", "web", "--", "true"}, {"shell", "web"}} {
+		code, _, said := s.call(args...)
+		if code != exitInput || !strings.Contains(said, "works on the cluster of context minikube, and context other") {
+			t.Errorf("%v: %d, %s", args, code, said)
+		}
+	}
+	target, err := kube.ReadContext("other")
+	if err != nil || s.worksOn(status.State{Cluster: target.Context}) != nil || s.worksOn(status.State{}) != nil {
+		t.Errorf("the same cluster, or none yet, is refused: %v", err)
+	}
+}
+
+// All users of the machine can read the command line of a browser: the address in it has no token,
+// and lets in once.
+func TestAddressForABrowser(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "opened")
+	script := filepath.Join(t.TempDir(), "browser")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho \"$1\" > '"+file+"'\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("BROWSER", script)
+	s := show(t, "", &options{}, devOptions{page: true, pagePort: 0})
+	s.sink.Stage("devloop").Note(event.PageServed, event.Page{URL: event.Name(s.views.page.String())})
+	keys := &keyActions{views: s.views, stage: s.sink.Stage("devloop")}
+	for name, open := range map[string]func(){
+		"the command": func() {
+			if code, out, log := s.call("open"); code != 0 || out != s.views.page.String()+"\n" {
+				t.Errorf("devloop open: %d, %s%s", code, out, log)
+			}
+		},
+		"the key": func() { keys.openPage(t.Context()) },
+	} {
+		open()
+		got, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, code := range []int{http.StatusSeeOther, http.StatusForbidden} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.TrimSpace(string(got)), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = response.Body.Close()
+			if response.StatusCode != code {
+				t.Errorf("%s: %s answers %d, not %d", name, got, response.StatusCode, code)
+			}
+		}
+	}
 }
 
 // The page's address, with its token, is in the log and in devloop status; where else the token

@@ -40,6 +40,7 @@ type cache struct {
 	bases    *baseCache
 	files    *fileDigests
 	contexts sync.Map // of *hashedContext, by folder and patterns
+	synced   sync.Map // of knownSynced, by the image's Dockerfile, target and name
 	built    sync.Map // of IDs, by name.Tag
 }
 
@@ -354,7 +355,7 @@ func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
 	}
 	dockerfileFS, err := newTransferFS(filepath.Dir(input.Dockerfile), b.files)
 	if err != nil {
-		return o, fmt.Errorf("Dockerfile: %w", err) //nolint:staticcheck // a name
+		return o, fmt.Errorf("Dockerfile: %w", err)
 	}
 	platform, err := input.platform()
 	if err != nil {

@@ -109,10 +109,32 @@ func openFile(path string) (*os.File, error) {
 // hashedContext is what a part of a build context held.
 type hashedContext struct {
 	sum, stamp string
+	files      []contextFile // folders before what is in them
 	// The files and links that count, and the folders that were read: their stat changes when
 	// something in them is made, removed or renamed.
 	seen  []seenPath
 	begun time.Time
+}
+
+// contextFile is a file, folder or other entry of a build context, as a build is sent it.
+type contextFile struct {
+	path     string // relative to the context, with slashes
+	source   string // absolute
+	mode     fs.FileMode
+	size     int64
+	xattrs   []xattr
+	content  []string // the digest of a file, the target of a link, the numbers of a device
+	isSocket bool     // it is sent as an empty file
+}
+
+type xattr struct{ key, value string }
+
+func (f *contextFile) write(sum io.Writer) {
+	writeFields(sum, "file", f.path, f.mode.String())
+	for _, xattr := range f.xattrs {
+		writeFields(sum, "xattr", xattr.key, xattr.value)
+	}
+	writeFields(sum, f.content...)
 }
 
 type seenPath struct {

@@ -59,6 +59,9 @@ type Image struct {
 	Args       map[string]string
 	Platform   string  // "linux/arm64", "" for this machine's architecture
 	From       []Input // the project's images whose references are in Args: it may be built from them
+	Sync       []SyncRule
+
+	LenientSync bool // rules that do not fit the Dockerfile do not count, which is no error
 
 	// Watched, and not part of the hash: what an image is made of must not depend on who builds it.
 	Secrets []Secret
@@ -83,10 +86,11 @@ type SSH struct {
 // Input is an Image with the hash of everything that it is made of.
 type Input struct {
 	Image
-	Hash  string   // sha256, hex
-	Tag   name.Tag // Repository:prefix of Hash
-	Files []Path   // that were read or looked for
-	Stale []string // base images whose registry did not answer: its last answer counts
+	Hash   string   // sha256, hex
+	Tag    name.Tag // Repository:prefix of Hash
+	Files  []Path   // that were read or looked for
+	Stale  []string // base images whose registry did not answer: its last answer counts
+	Synced *Synced  // nil without rules
 
 	bases  []resolvedBase
 	result *base  // what the build will make, as those who build from it see it
@@ -117,7 +121,7 @@ func (b *Builder) Hash(ctx context.Context, image Image) (Input, error) {
 }
 
 func (b *Builder) hash(ctx context.Context, input *Input) error {
-	sum, stamp := sha256.New(), sha256.New()
+	sum, stamp, rest := sha256.New(), sha256.New(), sha256.New()
 	for _, secret := range input.Secrets { // a build may have failed for want of it
 		if secret.File != "" {
 			input.Files = append(input.Files, Path{Name: secret.File})
@@ -134,7 +138,7 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 			writeFields(stamp, file, fmt.Sprint(now))
 		}
 	}
-	definition, config, err := b.convert(ctx, input, sum)
+	definition, config, err := b.convert(ctx, input, io.MultiWriter(sum, rest))
 	if err != nil {
 		return err
 	}
@@ -142,8 +146,9 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 	if err != nil {
 		return err
 	}
+	contexts := map[digest.Digest]*hashedContext{} // by the operation that reads it
 	for _, op := range definition.Def {
-		writeFields(sum, "op", string(op))
+		writeFields(io.MultiWriter(sum, rest), "op", string(op))
 		patterns, local, err := localPatterns(op)
 		if err != nil {
 			return err
@@ -158,10 +163,22 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 		if err != nil {
 			return fmt.Errorf("context %s: %w", input.Context, err)
 		}
+		contexts[digest.FromBytes(op)] = found
 		writeFields(sum, "context", found.sum)
 		writeFields(stamp, "context", found.stamp)
 	}
+	if len(input.Sync) > 0 {
+		// By other rules, no files of containers that run this image would be looked at that were synced
+		// by these: it is another image then, which replaces them.
+		writeFields(io.MultiWriter(sum, rest), "sync", fmt.Sprintf("%q", input.Sync))
+	}
 	input.Hash, input.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
+	if len(input.Sync) > 0 {
+		build := &assembly{definition: definition, contexts: contexts, dockerfile: filepath.Base(input.Dockerfile)}
+		if input.Synced, err = b.findSynced(input, build, config.Config.WorkingDir, rest); err != nil {
+			return err
+		}
+	}
 	config.RootFS.DiffIDs = []digest.Digest{digest.NewDigestFromEncoded(digest.SHA256, input.Hash)} // not known yet
 	if input.result, err = newBase(config); err != nil {
 		return err
@@ -200,6 +217,7 @@ func (b *Builder) convert(
 	if err != nil {
 		return nil, config, err
 	}
+	options.SourceMap = llb.NewSourceMap(nil, filepath.Base(input.Dockerfile), "Dockerfile", dockerfile)
 	converted, err := dockerfile2llb.Dockerfile2LLB(ctx, dockerfile, options)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", filepath.Base(input.Dockerfile), err)
@@ -361,31 +379,37 @@ func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root st
 		if !ok {
 			return fmt.Errorf("%s: no file information", path)
 		}
-		mode, full := fs.FileMode(stat.Mode), filepath.Join(root, path)
-		writeFields(sum, "file", filepath.ToSlash(path), mode.String())
+		full := filepath.Join(root, path)
+		item := contextFile{path: filepath.ToSlash(path), source: full, mode: fs.FileMode(stat.Mode), size: stat.Size}
 		for _, key := range slices.Sorted(maps.Keys(stat.Xattrs)) {
 			// Others belong to the machine, such as SELinux's labels.
 			if key == "security.capability" || strings.HasPrefix(key, "user.") {
-				writeFields(sum, "xattr", key, string(stat.Xattrs[key]))
+				item.xattrs = append(item.xattrs, xattr{key, string(stat.Xattrs[key])})
 			}
 		}
 		switch {
-		case mode.IsDir():
-			return nil
-		case mode.IsRegular():
+		case item.mode.IsDir():
+		case item.mode.IsRegular():
 			digest, stat, err := b.files.digest(ctx, full)
 			if err != nil {
 				return err
 			}
-			writeFields(sum, digest)
+			item.content = []string{digest}
+			item.isSocket = stat.mode&unix.S_IFMT != unix.S_IFREG
 			found.seen = append(found.seen, seenPath{full, stat})
-			return nil
-		case mode&fs.ModeSymlink != 0:
-			writeFields(sum, stat.Linkname)
-		case mode&fs.ModeDevice != 0: // recreated and never opened, as is a named pipe
-			writeFields(sum, fmt.Sprint(stat.Devmajor, stat.Devminor))
+		default:
+			if item.mode&fs.ModeSymlink != 0 {
+				item.content = []string{stat.Linkname}
+			} else if item.mode&fs.ModeDevice != 0 { // recreated and never opened, as is a named pipe
+				item.content = []string{fmt.Sprint(stat.Devmajor, stat.Devminor)}
+			}
+			if err := found.add(full); err != nil {
+				return err
+			}
 		}
-		return found.add(full)
+		item.write(sum)
+		found.files = append(found.files, item)
+		return nil
 	})
 	for _, seen := range found.seen {
 		writeFields(stamp, seen.path, fmt.Sprint(seen.stat))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 
 	"github.com/moby/moby/client"
@@ -43,17 +44,26 @@ func (p Place) dockerError(err error) error {
 	switch {
 	case client.IsErrConnectionFailed(err) && strings.Contains(err.Error(), "permission denied"): // the client's text
 		return event.WithHint(fmt.Errorf("%s may not be used: %w", p.Name, err),
-			"have your user in the group of its socket: sudo usermod -aG docker $USER, then log in again")
+			socketHint(runtime.GOOS))
 	case client.IsErrConnectionFailed(err):
+		hint := event.Hint(err)
 		var dial *net.OpError // its text lacks the client's own advice
 		if errors.As(err, &dial) {
 			err = dial
 		}
-		return p.away(err)
+		return p.away(event.WithHint(err, hint))
 	case strings.Contains(err.Error(), "minimum supported API version"): // of Docker's client
 		return event.WithHint(fmt.Errorf("%s is too old: %w", p.Name, err), "update it to Docker 20.10 or newer")
 	}
 	return fmt.Errorf("ask %s: %w", p.Name, err)
+}
+
+// socketHint is what the user can do who may not open Docker's socket, by runtime.GOOS.
+func socketHint(system string) string {
+	if system == "linux" {
+		return "have your user in the group of its socket: sudo usermod -aG docker $USER, then log in again"
+	}
+	return "see whose socket it is (ls -l), or point DOCKER_HOST or docker context at one that is yours"
 }
 
 // away is the error of a place that does not answer. The network on the way may have said why.

@@ -51,6 +51,8 @@ func missingIncludes(dockerfile []byte, folder string) (found []missingInclude) 
 			case *instructions.CopyCommand:
 				if c.From == "" {
 					sources = append(sources, c.SourcePaths...)
+				} else { // what that stage has is likely to come from the same files
+					sources = append(sources, copied[strings.ToLower(c.From)]...)
 				}
 			case *instructions.AddCommand:
 				sources = append(sources, c.SourcePaths...)
@@ -82,10 +84,13 @@ func boundSources(run *instructions.RunCommand) (sources []string) {
 	return sources
 }
 
+// inContext is a source as a path in the context, "" for all of it.
+func inContext(source string) string { return strings.TrimPrefix(path.Clean("/"+source), "/") }
+
 // missingFrom looks into those of the sources that are files.
 func missingFrom(sources []string, folder string, line int) (found []missingInclude) {
 	for _, source := range sources {
-		source = strings.TrimPrefix(path.Clean("/"+source), "/")
+		source = inContext(source)
 		if source == "" || path.Ext(source) != ".txt" && path.Ext(source) != ".in" {
 			continue
 		}
@@ -113,7 +118,7 @@ func isCopied(sources []string, file string) bool {
 		if strings.Contains(source, "$") {
 			return true
 		}
-		source = strings.TrimPrefix(path.Clean("/"+source), "/")
+		source = inContext(source)
 		if source == "" || path.Base(source) == path.Base(file) {
 			return true
 		}

@@ -45,6 +45,8 @@ func TestLostIncludes(t *testing.T) {
 		{"FROM python AS other\nCOPY base.txt pins.txt /\nFROM python" + copied + install, both},
 		{"FROM python\nRUN --mount=type=bind,source=requirements.txt,target=/r.txt pip install -r /r.txt", both},
 		{"FROM python\nCOPY --from=x requirements.txt /" + install, ""},
+		{"FROM python AS Stable" + copied + "\nFROM python\nCOPY --from=stable /requirements.txt /" + install, both},
+		{"FROM python AS a\nCOPY " + all + "sub /\nFROM python\nCOPY --from=a / /" + install + copied + install, ""},
 		{"FROM python" + copied + "\nRUN <<EOF\nset -e\nuv pip install -r requirements.txt\nEOF", both},
 	} {
 		var got []string

@@ -5,6 +5,7 @@ package config
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,6 +103,10 @@ type Config struct {
 	// Local ports that stay open for as long as devloop runs.
 	Forwards []Forward `key:"forwards"`
 
+	// Name of the release in whose pod devloop shell and the key s open a shell; with one release,
+	// that one.
+	Shell string `key:"shell" check:"release"`
+
 	// How long to wait for what.
 	Timeouts Timeouts `key:"timeouts"`
 
@@ -169,7 +174,41 @@ type Image struct {
 	// registry.example/team/worker. A container image with one of these names, or with that of the
 	// image, is set to what was built, whatever its tag.
 	Aliases []string `key:"aliases" check:"alias"`
+
+	// Files that need no build: a save writes them into the containers that run the image.
+	Sync []Sync `key:"sync"`
+
+	// When pods are replaced after a save of synced files: later, at the next run for another reason
+	// (or with key r), or now, as soon as the image is built.
+	Rollout string `key:"rollout" default:"later" check:"imageRollout"`
 }
+
+// Sync is files that are synced into containers.
+type Sync struct {
+	// Pattern of files, relative to the context, in which ** stands for any number of folders; of a
+	// folder, all that is below it.
+	From string `key:"from,required" check:"syncFrom"`
+
+	// Where the pattern's folder lies in the image: absolute, or relative to its WORKDIR; by default
+	// wherever the Dockerfile copies the files.
+	To string `key:"to" check:"syncTo"`
+
+	// What makes a container use the files: nothing (default), restart for the container's process, or
+	// a command in the container, as a list.
+	Then Then `key:"then"`
+}
+
+// Then is nil for nothing, the one word restart, or a command. As a single value, the two words
+// need no list.
+type Then []string
+
+// Restart tells whether the container's process is restarted.
+func (t Then) Restart() bool { return len(t) == 1 && t[0] == thenRestart }
+
+const (
+	thenNothing = "nothing"
+	thenRestart = "restart"
+)
 
 // Secret is given to builds.
 type Secret struct {
@@ -419,6 +458,19 @@ func (c *Config) Files() []string {
 		files = append(files, c.Abs(c.Local.Requirements))
 	}
 	return files
+}
+
+// ShellRelease returns the name of the release that a shell is opened in, "" if none is known. In a
+// part without the release of shell, that is the only one.
+func (c *Config) ShellRelease() string {
+	names := c.ReleaseNames()
+	switch {
+	case slices.Contains(names, c.Shell):
+		return c.Shell
+	case len(names) == 1:
+		return names[0]
+	}
+	return ""
 }
 
 // PushPlain tells whether images may be pushed over plain http.

@@ -97,8 +97,8 @@ func TestPlatform(t *testing.T) {
 	want := &Config{
 		Path: filepath.Join(dir, FileName), Dir: dir, Name: "dask-gateway",
 		Images: []Image{
-			{Name: "worker", Dockerfile: "Dockerfile.worker", Context: "."},
-			{Name: "daskclient", Dockerfile: "Dockerfile.client", Context: "."},
+			{Name: "worker", Dockerfile: "Dockerfile.worker", Context: ".", Rollout: "later"},
+			{Name: "daskclient", Dockerfile: "Dockerfile.client", Context: ".", Rollout: "later"},
 		},
 		BuildIn: "auto", KeepImages: 3,
 		Releases: []Release{{
@@ -152,6 +152,12 @@ images:
     platform: linux/arm64
     secrets: { pip.conf: { file: ~/pip.conf }, token: { env: TOKEN } }
     ssh: [default, deploy=~/.ssh/id]
+    sync:
+      - { from: "src/**/*.py", to: /app/src, then: restart }
+      - { from: ./conf/, to: etc, then: nothing }
+      - { from: static, then: [kill, -HUP, "1"] }
+      - { from: ., then: [] }
+    rollout: now
   copy: { <<: [*full], target: first }
 releases:
   - { name: a, chart: chart.tgz, namespace: *name, sha256: `+strings.Repeat("ab", 32)+` }
@@ -193,12 +199,14 @@ health:
 	args := map[string]string{"PYTHON": "3.10", "DEBUG": "true"}
 	secrets, agents := []Secret{{ID: "pip.conf", File: "~/pip.conf"}, {ID: "token", Env: "TOKEN"}},
 		[]string{"default", "deploy=~/.ssh/id"}
+	rules := []Sync{{"src/**/*.py", "/app/src", Then{"restart"}}, {"./conf/", "etc", nil},
+		{"static", "", Then{"kill", "-HUP", "1"}}, {From: "."}}
 	want := &Config{
 		Path: got.Path, Dir: got.Dir, Name: "all", KubeContext: "minikube", AllowContexts: []string{"staging"},
 		Images: []Image{
-			{Name: "plain", Context: "sub", Dockerfile: "sub/Dockerfile"},
-			{"full", "sub", "sub/Dockerfile", "final", args, "linux/arm64", secrets, agents, nil},
-			{"copy", "sub", "sub/Dockerfile", "first", args, "linux/arm64", secrets, agents, nil},
+			{Name: "plain", Context: "sub", Dockerfile: "sub/Dockerfile", Rollout: "later"},
+			{"full", "sub", "sub/Dockerfile", "final", args, "linux/arm64", secrets, agents, nil, rules, "now"},
+			{"copy", "sub", "sub/Dockerfile", "first", args, "linux/arm64", secrets, agents, nil, rules, "now"},
 		},
 		BuildIn: "auto", KeepImages: 3,
 		Releases: []Release{

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,6 +56,8 @@ func (d *decoder) read(n *tree.Node, into any, check string) {
 				d.read(item, &(*into)[i], check)
 			}
 		}
+	case *Then:
+		d.then(n, into)
 	case *map[string]string: // text for a Dockerfile or a chart, so numbers need no quotes
 		*into = map[string]string{}
 		for _, e := range d.entries(n, check) {
@@ -85,6 +89,46 @@ func (d *decoder) read(n *tree.Node, into any, check string) {
 	default:
 		d.compound(n, reflect.ValueOf(into).Elem())
 	}
+}
+
+// then decodes one of the words, or a command.
+func (d *decoder) then(n *tree.Node, into *Then) {
+	words := []string{thenNothing, thenRestart}
+	var then Then
+	if !n.IsScalar() {
+		d.read(n, (*[]string)(&then), "")
+	} else if text, ok := d.text(n); !ok {
+		return
+	} else if message := rules["then"].violation(text); message == "" {
+		then = Then{text}
+	} else if similar := tree.Similar(text, words); tree.IsTypo(text, similar) {
+		d.Wrong(n, "%s; did you mean %q?", message, similar)
+	} else {
+		d.Wrong(n, "%s: %s", message, commandOf(text))
+	}
+	if len(then) > 0 && !slices.Equal(then, Then{thenNothing}) {
+		*into = then
+	}
+}
+
+// shellSyntax is in a command line that only a shell understands.
+var shellSyntax = regexp.MustCompile("[|&;<>()$`\"'*?\n]")
+
+// commandOf returns a command line as a list in YAML.
+func commandOf(line string) string {
+	words := strings.Fields(line)
+	if shellSyntax.MatchString(line) {
+		words = []string{"sh", "-c", line}
+	}
+	list := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+	for _, word := range words {
+		list.Content = append(list.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: word})
+	}
+	text, err := yaml.Marshal(list)
+	if err != nil {
+		return fmt.Sprintf("%q", words)
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // compound decodes a struct or a list of them.
@@ -147,22 +191,46 @@ func isEmpty(n *tree.Node, t reflect.Type) bool {
 	return n.IsNull() || n.IsList() && len(n.Items) == 0 && t.Kind() == reflect.Slice
 }
 
-// unknown reports the keys of n that are not among the known ones.
+// unknown reports the keys of n that are not among the known ones. One with a typo becomes the
+// known one, so that this one is not missing, too, and no default stands in its place.
 func (d *decoder) unknown(n *tree.Node, known []field) {
-	keys := make([]string, len(known))
+	keys, given := make([]string, len(known)), n.Keys()
 	for i, f := range known {
 		keys[i] = f.key
 	}
-	for _, e := range n.Entries {
+	open := openKeys(known, given)
+	for i, e := range n.Entries {
 		if d.again && !e.Key.Origin.Assignment || slices.Contains(keys, e.Key.Value) {
 			continue
 		}
-		meant := tree.DidYouMean(e.Key.Value, keys)
-		if meant == "" {
-			meant = "; known here: " + strings.Join(keys, ", ")
+		meant := "; known here: " + strings.Join(keys, ", ")
+		if similar := tree.Similar(e.Key.Value, open); similar != "" {
+			meant = fmt.Sprintf("; did you mean %q?", similar)
+			if tree.IsTypo(e.Key.Value, similar) {
+				key := e.Key.As(yaml.ScalarNode, e.Key.Path)
+				key.Value, n.Entries[i].Key, given[i] = similar, key, similar
+				open = openKeys(known, given)
+			}
+		} else if similar := tree.DidYouMean(e.Key.Value, keys); similar != "" {
+			meant = similar
 		}
 		d.Wrong(e.Key, "unknown key %q%s", e.Key.Value, meant)
 	}
+}
+
+// openKeys returns the known keys that are not given, and that no given one excludes.
+func openKeys(known []field, given []string) (open []string) {
+	chosen := false
+	for _, f := range known {
+		if !slices.Contains(given, f.key) {
+			open = append(open, f.key)
+		} else if f.choice || f.either {
+			chosen = true
+		}
+	}
+	return slices.DeleteFunc(open, func(key string) bool {
+		return chosen && slices.ContainsFunc(known, func(f field) bool { return f.key == key && (f.choice || f.either) })
+	})
 }
 
 // choice reports n if it has none, or more than one, of the known keys that exclude each other.

@@ -148,6 +148,11 @@ func TestLayers(t *testing.T) {
 			"cleanup.before[0]=pods", "health[1]={ deployment: c=d, namespace: n }"},
 			edits: []string{"[a, b]", "[x, y, z]", "DEBUG: 0, KEEP: 1 }", "DEBUG: 5, KEEP: 1, A.B: x=y }, target: t",
 				"forwards:", "  - { deployment: c=d, namespace: n }\ncleanup: { before: [pods] }\nforwards:"}},
+		{name: "set synced files", file: "images: { worker: { sync: [{ from: src, to: /app }, { from: b }] } }\n",
+			set: []string{"images.worker.sync[0].then=restart", "images.worker.sync[0].to=null",
+				"images.worker.sync[1].then=[kill, '1']", "images.worker.sync[2]={ from: c }", "images.client.rollout=now"},
+			edits: []string{"KEEP: 1 }", "KEEP: 1 }, sync: [{ from: src, then: restart }, " +
+				"{ from: b, then: [kill, '1'] }, { from: c }]", "target: first", "target: first, rollout: now"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Chdir(project(t))
@@ -275,7 +280,7 @@ func TestWrongLayers(t *testing.T) {
 			"profiles:\n  a: { images: { x: { dockerfile: values.yam } }, foo: 1 }\n", profiles: []string{"a"}, want: []string{
 			`devloop.yaml:4:35: profiles.a.images.x.dockerfile: there is no file "values.yam"; did you mean "values.yaml"?`,
 			`devloop.yaml:4:51: profiles.a: unknown key "foo"; known here: kubeContext, allowContexts, images, buildIn, ` +
-				`keepImages, push, releases, hooks, verify, health, cleanup, forwards, timeouts, watch, logs, local, page`,
+				`keepImages, push, releases, hooks, verify, health, cleanup, forwards, shell, timeouts, watch, logs, local, page`,
 		}},
 
 		{name: "no assignment", set: []string{"foo", "=x", ""}, want: []string{
@@ -297,9 +302,10 @@ func TestWrongLayers(t *testing.T) {
 			`--set forwrds[0].local=1: unknown key "forwrds"; did you mean "forwards"?`,
 			`--set forwards[0].locl=1: forwards[0]: unknown key "locl"; did you mean "local"?`,
 			`--set profiles.x=1: unknown key "profiles"; known here: apiVersion, name, kubeContext, allowContexts, images, ` +
-				`buildIn, keepImages, push, releases, hooks, verify, health, cleanup, forwards, timeouts, watch, logs, local, page`,
+				`buildIn, keepImages, push, releases, hooks, verify, health, cleanup, forwards, shell, timeouts, ` +
+				`watch, logs, local, page`,
 			`--set images.worker={ x: 1 }: images.worker: unknown key "x"; known here: context, dockerfile, target, args, ` +
-				`platform, secrets, ssh, aliases`,
+				`platform, secrets, ssh, aliases, sync, rollout`,
 		}},
 		{name: "keys of releases", set: []string{"releases[three].inlineValues.a.c.x=1",
 			"releases[three].inlineValues.a.c[3]=1", "releases[three].inlineValues.z[1]=1",

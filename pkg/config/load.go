@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/devloop/devloop/pkg/config/tree"
 )
@@ -104,22 +105,50 @@ func (l *loader) read(i int) []*tree.Node {
 	path, err := filepath.Abs(name)
 	if err != nil {
 		l.Unreadable(from, name, err)
+		l.Hint = "the folder that devloop was started in is gone: cd into one that there is"
 		return nil
 	}
 	l.files = append(l.files, path)
 	documents := l.ParseFile(from, path)
-	if i > 0 {
-		return documents
+	if i == 0 {
+		l.dir = filepath.Dir(path)
 	}
-	l.dir = filepath.Dir(path)
-	switch {
-	case errors.Is(l.Cause, fs.ErrNotExist):
-		l.Hint = FileName + " says which images to build, which Helm releases to deploy and which ports to forward " +
-			"(a skaffold.yaml is read, too); go to the folder that has one, or let devloop init write it"
-	case errors.Is(l.Cause, tree.ErrEmpty):
-		l.Hint = "it has to start with \"apiVersion: " + Version + "\""
+	if len(documents) == 0 && l.Hint == "" {
+		l.Hint = l.unreadableHint(i, path)
 	}
 	return documents
+}
+
+// unreadableHint says what to do about a file of the source that cannot be read. It is at path.
+func (l *loader) unreadableHint(i int, path string) string {
+	name := l.source.Files[i]
+	here := filepath.Join(filepath.Dir(name), FileName)
+	switch {
+	case errors.Is(l.Cause, tree.ErrEmpty) && i == 0:
+		return "it has to start with \"apiVersion: " + Version + "\""
+	case errors.Is(l.Cause, syscall.EISDIR) && isFile(filepath.Join(path, FileName)):
+		return "name the file in it: " + filepath.Join(name, FileName)
+	case !errors.Is(l.Cause, fs.ErrNotExist):
+		return ""
+	case name == FileName:
+		if above, _ := FileAbove(l.dir); above != "" {
+			return fmt.Sprintf("there is one above: cd %s, or add -f %s", filepath.Dir(above), above)
+		}
+		return FileName + " says which images to build, which Helm releases to deploy and which ports to forward " +
+			"(a skaffold.yaml is read, too); go to the folder that has one, or let devloop init write it"
+	case !isFolder(filepath.Dir(path)):
+		return "there is no folder " + filepath.Dir(name)
+	}
+	if similar := tree.SimilarFile(name, path); similar != "" {
+		return "did you mean " + similar + "?"
+	}
+	switch {
+	case i > 0:
+		return ""
+	case isFile(filepath.Join(l.dir, FileName)):
+		return "there is a " + here
+	}
+	return "there is no " + here + ", either; devloop init writes a " + FileName
 }
 
 // layer translates a file, if need be, and checks it by itself. It returns nil for a tree of
@@ -134,6 +163,10 @@ func (l *loader) layer(documents []*tree.Node) *tree.Node {
 	}
 	if v := root.Get("apiVersion"); v != nil && v.IsScalar() && !v.IsNull() && v.Value != Version {
 		l.Wrong(v, "this devloop reads %q, not %q", Version, v.Value)
+		if root.Get("kind") != nil && root.Get("metadata") != nil {
+			l.Hint = "it looks like a Kubernetes manifest: devloop init writes a " + FileName +
+				" that deploys those in its folder"
+		}
 		return nil
 	}
 	d := &decoder{Report: l.Report, partial: true}
@@ -167,12 +200,30 @@ func (l *loader) assemble(layers []*tree.Node) *Config {
 	root := mergeLayers(l.Report, layers, l.source)
 	d := &decoder{Report: l.Report, again: true}
 	d.read(root, &merged, "")
+	if l.Hint == "" && root.IsMapping() {
+		l.Hint = beginHint(root, filepath.Base(l.dir))
+	}
 	c := &merged.Config
 	c.Path, c.Dir, c.Name = l.files[0], l.dir, merged.Name
 	c.files, c.root = l.files, root
 	c.Format, c.Notes, c.variables = l.format, tree.SortedNotes(l.notes), l.variables
 	validate(l.Report, c)
 	return c
+}
+
+// beginHint says how a devloop.yaml in a folder of this name begins, if root does not.
+func beginHint(root *tree.Node, folder string) string {
+	var lines []string
+	if root.Get("apiVersion") == nil {
+		lines = append(lines, fmt.Sprintf("%q", "apiVersion: "+Version))
+	}
+	if root.Get("name") == nil {
+		lines = append(lines, fmt.Sprintf("%q", "name: "+tree.Label(folder, "demo")))
+	}
+	if len(lines) == 0 {
+		return ""
+	}
+	return "write at its beginning: " + strings.Join(lines, ", and below that ")
 }
 
 // Wrong returns an error about a value that turned out to be wrong after the configuration was

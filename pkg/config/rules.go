@@ -1,11 +1,14 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -72,13 +75,21 @@ var rules = map[string]rule{
 	"push": {is: "a registry with a folder or without, like registry.example/team, or http:// and one",
 		pattern: regexp.MustCompile(`^(https?://)?(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|` +
 			`[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*:[0-9]+)(/` + component + `)*/?$`)},
-	"selector": {check: checkSelector},
+	"selector":     {check: checkSelector},
+	"imageRollout": {is: "later or now", oneOf: []string{"later", "now"}},
+	"syncFrom": {is: "a path or pattern relative to the context, without ..", check: checkPattern,
+		pattern: regexp.MustCompile(`^` + pathStep + `(/` + pathStep + `?)*$`)},
+	"syncTo": {is: "a path in the image, absolute or relative to its WORKDIR, without ..", check: checkImagePath,
+		pattern: regexp.MustCompile(`^` + pathStep + `?(/` + pathStep + `?)*$`)},
+	"then": {is: "nothing, restart, or a command as a list",
+		pattern: regexp.MustCompile(`^(` + thenNothing + `|` + thenRestart + `)$`)},
 }
 
 const (
 	label      = `[a-z0-9]([-a-z0-9]*[a-z0-9])?`
 	setStep    = `(\\.|[^.,=\\[])(\\.|[^.,=\\])*`
-	component  = `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*` // of a repository's path
+	component  = `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`      // of a repository's path
+	pathStep   = `([^/.][^/]*|\.([^/.][^/]*)?|\.\.[^/]+)` // any name but ..
 	portNumber = `[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]`
 )
 
@@ -148,7 +159,12 @@ func checkVersion(text string) string {
 }
 
 func checkSetPath(text string) string {
-	if err := strvals.ParseInto(text+"=", map[string]any{}); err != nil {
+	err := strvals.ParseInto(text+"=", map[string]any{})
+	var index *strconv.NumError
+	switch {
+	case errors.As(err, &index):
+		return fmt.Sprintf("%q is no path for helm --set: the index %q must be a whole number, as in a[0].b", text, index.Num)
+	case err != nil:
 		return fmt.Sprintf("%q is no path for helm --set: %v", text, err)
 	}
 	return ""
@@ -161,6 +177,26 @@ func checkSelector(text string) string {
 		return fmt.Sprintf("%q must be a label selector like app.kubernetes.io/name=web: %v", text, err)
 	case selector.Empty():
 		return fmt.Sprintf("%q must be a label selector like app.kubernetes.io/name=web", text)
+	}
+	return ""
+}
+
+func checkPattern(text string) string {
+	if strings.HasPrefix(text, "!") {
+		return fmt.Sprintf("%q: patterns say what is synced, none says what is not; a .dockerignore keeps files out of "+
+			"the image", text)
+	}
+	for part := range strings.SplitSeq(text, "/") {
+		if _, err := path.Match(part, ""); err != nil {
+			return fmt.Sprintf("%q is no pattern: [ needs a ], and \\ a character after it", part)
+		}
+	}
+	return ""
+}
+
+func checkImagePath(text string) string {
+	if strings.HasPrefix(text, "~") || strings.Contains(text, "$") {
+		return fmt.Sprintf("%q must be the path itself: ~ and variables are not replaced", text)
 	}
 	return ""
 }

@@ -43,7 +43,9 @@ func TestSchema(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
-	out := bytes.NewBufferString("# The keys of devloop.yaml\n\n| key | type | default | what it is |\n" +
+	out := bytes.NewBufferString("# The keys of devloop.yaml\n\n" +
+		"For those who write a devloop.yaml: every key, with its type, its default and what it is for.\n\n" +
+		"| key | type | default | what it is |\n" +
 		"| --- | --- | --- | --- |\n")
 	d := describer{docs: comments(t)}
 	d.rows(out, "", d.value(reflect.TypeFor[file](), ""))
@@ -100,6 +102,8 @@ func (s *schemaValue) kind() string {
 		first = s.Type.([]string)[0]
 	}
 	switch {
+	case first == "string" && s.Items != nil:
+		return "text, or list"
 	case first == "string" && s.Maximum != nil && *s.Maximum > 0:
 		return "integer or text"
 	case first == "string" && s.Maximum != nil:
@@ -196,6 +200,10 @@ func (d describer) value(t reflect.Type, check string) *schemaValue {
 	case *time.Duration:
 		return &schemaValue{Type: []string{"string", "integer"}, // 0 needs no unit, and so no quotes
 			Pattern: r.pattern.String(), PatternErrorMessage: "must be " + r.is, Minimum: new(int), Maximum: new(int)}
+	case *Then:
+		words := rules["then"]
+		return &schemaValue{Type: []string{"string", "array"}, Pattern: words.pattern.String(),
+			PatternErrorMessage: "must be " + words.is, Items: d.value(t.Elem(), "")}
 	case *[]string:
 		return &schemaValue{Type: "array", Items: d.value(t.Elem(), check)}
 	case *map[string]string:
@@ -318,7 +326,7 @@ func TestEveryKeyIsDescribed(t *testing.T) {
 func TestEveryCheckIsARule(t *testing.T) {
 	for _, of := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[Image](), reflect.TypeFor[Release](),
 		reflect.TypeFor[Health](), reflect.TypeFor[Cleanup](), reflect.TypeFor[Forward](), reflect.TypeFor[Timeouts](),
-		reflect.TypeFor[Watch](), reflect.TypeFor[Hooks](), reflect.TypeFor[Hook]()} {
+		reflect.TypeFor[Watch](), reflect.TypeFor[Hooks](), reflect.TypeFor[Hook](), reflect.TypeFor[Sync]()} {
 		all := fields(of)
 		if key, ok := keyField(of); ok {
 			all = append(all, key)
@@ -367,6 +375,7 @@ var unseen = map[string]string{
 	"hooks around all":           "templates are text",
 	"aliases of two images":      "for the whole of the file",
 	"verify and local":           "what is an image, and what is there, is for the whole of the file",
+	"the release of a shell":     "what is a release is for the whole of the file",
 	"too short":                  "durations have no order in JSON",
 }
 
@@ -404,6 +413,15 @@ func TestSchemaAgrees(t *testing.T) {
 		"images.x.platform": {[]string{"linux/arm/v7", "null"}, []string{"linux", "linux/arm/v7/x"}},
 		"images.x.secrets": {[]string{"{}", "null", "{ a.b: { file: x } }", "{ a: { env: X } }"},
 			[]string{"[]", "{ a: }", "{ a: { file: x, env: X } }", "{ 'a b': { env: X } }"}},
+		"images.x.rollout": {[]string{"later", "now", "null"}, []string{"never", "''", "true", "[now]"}},
+		"images.x.sync": {[]string{"[]", "null", "[{ from: src }]", "[{ from: ., to: , then: }]",
+			"[{ from: 'a/**/*.py', to: /app/a, then: restart }, { from: 'a/*.p[yl]', to: ./b/, then: nothing }]",
+			"[{ from: a, then: [kill, -HUP, '1'] }, { from: b, then: [restart] }, { from: c, then: [] }]"},
+			[]string{"a", "{}", "[a]", "[{}]", "[{ from: }]", "[{ from: '' }]", "[{ from: [a] }]", "[{ from: a, to: '' }]",
+				"[{ from: /a }]", "[{ from: ../a }]", "[{ from: a/../b }]", "[{ from: a, to: ../b }]",
+				"[{ from: a, then: reload }]",
+				"[{ from: a, then: kill 1 }]", "[{ from: a, then: '' }]", "[{ from: a, then: true }]",
+				"[{ from: a, then: [8] }]", "[{ from: a, then: [''] }]", "[{ from: a, then: { command: [a] } }]"}},
 		"images.x.ssh":     {[]string{"[]", "[default, 'a=b,c']"}, []string{"default", "['']", "['a=']"}},
 		"keepImages":       {[]string{"1", "100", "null"}, []string{"0", "101", "'x'"}},
 		"releases":         {[]string{"[]", "null"}, []string{"{}", "[{}]", "[null]"}},

@@ -28,6 +28,9 @@ func validate(r *tree.Report, c *Config) {
 	v.bases()
 	v.aliases()
 	v.releases(c.root.Get("releases").List())
+	if names := c.ReleaseNames(); c.Shell != "" && !slices.Contains(names, c.Shell) {
+		v.Wrong(c.root.Get("shell"), "no release is called %q%s", c.Shell, tree.DidYouMean(c.Shell, names))
+	}
 	v.templates(c.root.Get("hooks"))
 	for i, verify := range c.Verify {
 		n := c.root.Get("verify").Items[i]

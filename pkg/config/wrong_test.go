@@ -1,6 +1,7 @@
 package config
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -12,6 +13,8 @@ const (
 	aPath     = `must be a path like a.b.c or a[0].b (. , and = within a key are written \. \, and \=)`
 	aPort     = `a port: a number from 1 to 65535, or a name of up to 63 of a-z, 0-9 and -, ` +
 		`with a letter or digit at both ends`
+	aPattern = `must be a path or pattern relative to the context, without ..`
+	aThen    = `must be nothing, restart, or a command as a list`
 	aPodPort = `a container's port: a number from 1 to 65535, or a name of up to 15 of a-z, 0-9 and single - within, ` +
 		`one of them a letter`
 )
@@ -51,9 +54,43 @@ var wrong = []struct {
 		`devloop.yaml:3:1: unknown key "imges"; did you mean "images"?`,
 		`devloop.yaml:4:1: unknown key "foo"; known here: apiVersion, name, kubeContext, allowContexts, images, buildIn, ` +
 			`keepImages, push, releases, hooks, ` +
-			`verify, health, cleanup, forwards, timeouts, watch, logs, local, page, profiles`,
-		`devloop.yaml:6:3: forwards[0]: needs one of these keys: service, deployment, statefulset, pod, selector`,
+			`verify, health, cleanup, forwards, shell, timeouts, watch, logs, local, page, profiles`,
 		`devloop.yaml:6:5: forwards[0]: unknown key "servce"; did you mean "service"?`,
+	}},
+	{"synced files", head + `images:
+  a:
+    dockerfile: values.yaml
+    sync:
+    - { from: /src, to: ../app }
+    - { from: src/../b, to: ~/app, then: kill -HUP 1 }
+    - { from: "!tests", to: $HOME, then: touch x && kill 1 }
+    - { from: "a[b/c", to: "", then: restrat }
+    - { to: /app, then: yes, when: now }
+    - { from: ..., to: ./..a/, then: [kill, 1] }
+    rollout: never
+  b: { dockerfile: values.yaml, sync: src, rollout: }
+  c: { dockerfile: values.yaml, sync: [src] }
+`, []string{
+		`devloop.yaml:7:15: images.a.sync[0].from: "/src" ` + aPattern,
+		`devloop.yaml:7:25: images.a.sync[0].to: "../app" must be a path in the image, absolute or relative to its ` +
+			`WORKDIR, without ..`,
+		`devloop.yaml:8:15: images.a.sync[1].from: "src/../b" ` + aPattern,
+		`devloop.yaml:8:29: images.a.sync[1].to: "~/app" must be the path itself: ~ and variables are not replaced`,
+		`devloop.yaml:8:42: images.a.sync[1].then: "kill -HUP 1" ` + aThen + `: [kill, -HUP, "1"]`,
+		`devloop.yaml:9:15: images.a.sync[2].from: "!tests": patterns say what is synced, none says what is not; ` +
+			`a .dockerignore keeps files out of the image`,
+		`devloop.yaml:9:29: images.a.sync[2].to: "$HOME" must be the path itself: ~ and variables are not replaced`,
+		`devloop.yaml:9:42: images.a.sync[2].then: "touch x && kill 1" ` + aThen + `: [sh, -c, touch x && kill 1]`,
+		`devloop.yaml:10:15: images.a.sync[3].from: "a[b" is no pattern: [ needs a ], and \ a character after it`,
+		`devloop.yaml:10:28: images.a.sync[3].to: must not be empty`,
+		`devloop.yaml:10:38: images.a.sync[3].then: "restrat" ` + aThen + `; did you mean "restart"?`,
+		`devloop.yaml:11:7: images.a.sync[4]: "from" is missing`,
+		`devloop.yaml:11:25: images.a.sync[4].then: "yes" ` + aThen + `: [yes]`,
+		`devloop.yaml:11:30: images.a.sync[4]: unknown key "when"; did you mean "then"?`,
+		`devloop.yaml:12:45: images.a.sync[5].then[1]: must be text, but is a number (1); put it in quotes`,
+		`devloop.yaml:13:14: images.a.rollout: "never" must be later or now`,
+		`devloop.yaml:14:39: images.b.sync: must be a list, but is text "src"`,
+		`devloop.yaml:15:40: images.c.sync[0]: must be a mapping, but is text "src"`,
 	}},
 	{"aliases of two images", head + "images:\n" +
 		"  values: { dockerfile: values.yaml, aliases: [x.io/v, docker.io/library/values, x.io/v] }\n" +
@@ -181,8 +218,8 @@ images:
 		`devloop.yaml:14:5: releases[0].set: ".h" ` + aPath,
 		`devloop.yaml:16:5: releases[0].set: "a=b" ` + aPath,
 		`devloop.yaml:17:5: releases[0].set: "a.[0]" ` + aPath,
-		`devloop.yaml:18:5: releases[0].set: "a[x]" is no path for helm --set: error parsing index: strconv.Atoi: ` +
-			`parsing "x": invalid syntax`,
+		`devloop.yaml:18:5: releases[0].set: "a[x]" is no path for helm --set: the index "x" must be a whole number, ` +
+			`as in a[0].b`,
 		`devloop.yaml:19:8: releases[0].set.l: unclosed action; ` + usage,
 		`devloop.yaml:20:8: releases[0].set.m: {{tag}} is not understood; ` + usage,
 	}},
@@ -256,6 +293,8 @@ images:
 		`devloop.yaml:14:65: releases[10].version: a version is only for a chart from a repo or oci://`,
 		`devloop.yaml:14:78: releases[10].sha256: a checksum is for a chart's archive, but deploy/dask-session is a folder`,
 	}},
+	{"the release of a shell", head + "releases: [{ name: db, chart: chart.tgz, namespace: n }]\nshell: dbb\n", []string{
+		`devloop.yaml:4:8: shell: no release is called "dbb"; did you mean "db"?`}},
 	{"order", head + `releases:
 - { name: db, chart: chart.tgz, namespace: n }
 - { name: web, chart: chart.tgz, namespace: n, dependsOn: [dbb, nowhere, web, db, db, ~, Web] }
@@ -509,6 +548,8 @@ timeouts: { rollout: soon }
 	}},
 }
 
+var goWords = regexp.MustCompile(`strconv|invalid syntax|(^| )(time|yaml|json): |unmarshal|!!|%!|\bnil\b|0x[0-9a-f]{6}`)
+
 func TestWrong(t *testing.T) {
 	for _, c := range wrong {
 		t.Run(c.name, func(t *testing.T) {
@@ -516,6 +557,9 @@ func TestWrong(t *testing.T) {
 			got := ""
 			if err != nil {
 				got = err.Error()
+			}
+			if goWords.MatchString(got) {
+				t.Errorf("%q is not for users", goWords.FindString(got))
 			}
 			if want := strings.Join(c.want, "\n"); got != want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, want)

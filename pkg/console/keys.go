@@ -22,7 +22,7 @@ const foregroundPoll = time.Second
 // stay signals, and output looks as ever.
 type Keyboard struct {
 	keys      chan byte
-	in        *os.File
+	in, out   *os.File
 	printer   *Printer
 	continued chan os.Signal // SIGCONT, after Ctrl+Z
 	running   sync.WaitGroup
@@ -31,6 +31,8 @@ type Keyboard struct {
 	mu          sync.Mutex
 	original    *unix.Termios // the terminal's modes before they were changed, nil until then
 	stopReading func()        // nil while nothing is read
+	lent        bool          // to a RawTerminal
+	raw         *RawTerminal  // nil unless it is open
 }
 
 // OpenKeyboard returns nil without a terminal.
@@ -38,7 +40,7 @@ func OpenKeyboard(ctx context.Context, in, out *os.File, p *Printer, stage event
 	if !IsTerminal(in) || !IsTerminal(out) {
 		return nil
 	}
-	k := &Keyboard{keys: make(chan byte), in: in, printer: p, continued: make(chan os.Signal, 1)}
+	k := &Keyboard{keys: make(chan byte), in: in, out: out, printer: p, continued: make(chan os.Signal, 1)}
 	// These signals stop a process in the background that touches the keyboard or the modes.
 	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
 	// SIGTSTP is not caught, since Go cannot pass it on: shells restore the modes when a job stops.
@@ -64,6 +66,9 @@ func (k *Keyboard) run(ctx context.Context) {
 			return
 		case <-poll:
 		case <-k.continued:
+			if k.takeAgain() {
+				continue
+			}
 			k.restore() // the modes are the shell's by now, or devloop is in the background
 			k.printer.redraw()
 		}
@@ -75,7 +80,7 @@ func (k *Keyboard) run(ctx context.Context) {
 func (k *Keyboard) read() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.stopReading != nil || !InForeground(k.in) {
+	if k.stopReading != nil || k.lent || !InForeground(k.in) {
 		return
 	}
 	fd := int(k.in.Fd())

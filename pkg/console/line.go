@@ -3,12 +3,10 @@ package console
 import (
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/charmbracelet/lipgloss"
 	"github.com/charmbracelet/log"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -107,8 +105,8 @@ func (p *Printer) message(e event.Event) (message string, ready bool) {
 	return e.Message, false
 }
 
-// readable returns the payload as a line shows it: without what the message says already, lists as
-// tables, and on a terminal sizes with units and long texts cut.
+// readable returns the payload as a line shows it: without what the message says already, and lists
+// as tables.
 func (p *Printer) readable(e event.Event) any {
 	if comparison, ok := e.Payload.(event.Comparison); ok {
 		shown := struct {
@@ -148,9 +146,6 @@ func (p *Printer) readable(e event.Event) any {
 			}{payload.Address, payload.Reason, payload.Pods}
 		}
 	}
-	if p.live != nil {
-		return p.live.fit(e)
-	}
 	return e.Payload
 }
 
@@ -167,30 +162,20 @@ var levels = map[event.Level]log.Level{
 	event.Debug: log.DebugLevel, event.Info: log.InfoLevel, event.Warning: log.WarnLevel, event.Error: log.ErrorLevel,
 }
 
-// podLogger returns a logger that shows the pod in a colour of its own.
+// podLogger returns a logger that shows the pod.
 func (p *Printer) podLogger(line event.LogLine) *log.Logger {
 	pod, container := string(line.Pod), string(line.Container)
 	if !strings.Contains(pod, container) { // else the pod's name tells which container it is
 		pod += "/" + container
 	}
-	sum := fnv.New32a()
-	_, _ = sum.Write([]byte(pod)) // a hash takes all
-	styles := log.DefaultStyles()
-	styles.Prefix = lipgloss.NewStyle().Foreground(podColours[sum.Sum32()%uint32(len(podColours))])
-	lines := p.lines.WithPrefix(event.Printable(pod))
-	lines.SetStyles(styles)
-	return lines
+	return p.lines.WithPrefix(event.Printable(pod))
 }
-
-// podColours are readable on dark and on light backgrounds. Asking the terminal for its background
-// could swallow a key.
-var podColours = []lipgloss.Color{"32", "35", "133", "166", "37", "161"}
 
 // reserved are the keys of charmbracelet/log itself, which drops fields of these names.
 var reserved = []string{log.TimestampKey, log.LevelKey, log.CallerKey, log.PrefixKey, log.MessageKey}
 
-// adapt renames reserved keys. In text it also replaces what a terminal would obey (logfmt has its
-// own escapes), and on a terminal sizes get units.
+// adapt renames reserved keys, and writes times as JSON does. In text it also replaces what a
+// terminal would obey (logfmt has its own escapes).
 func (p *Printer) adapt(fields []any) {
 	for i, field := range fields {
 		if i%2 == 0 {
@@ -204,15 +189,15 @@ func (p *Printer) adapt(fields []any) {
 			fields[i] = key
 			continue
 		}
+		if at, ok := field.(time.Time); ok {
+			fields[i] = at.Format(event.TimeFormat)
+			continue
+		}
 		if !p.text {
 			continue
 		}
 		switch value := fields[i].(type) {
-		case nil, bool, int, uint64, float64, time.Duration, time.Time:
-		case int64:
-			if p.live != nil && fields[i-1] == "bytes" {
-				fields[i] = Size(uint64(max(value, 0)))
-			}
+		case nil, bool, int, int64, uint64, float64, time.Duration:
 		default:
 			fields[i] = event.Visible(fmt.Sprint(value)) // values may have several lines
 		}

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -14,25 +13,25 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// liveTerminal keeps a live line for each build and load at the bottom of a terminal; the log
+// liveTerminal keeps a live line for each stage under way at the bottom of a terminal; the log
 // scrolls above them. It is not safe for concurrent use.
 type liveTerminal struct {
 	*os.File
-	bars  []liveBar // in the order in which they began
-	drawn int       // lines that stand on the terminal
+	bars   []liveBar // in the order in which they began
+	drawn  []int     // the columns of each line that stands on the terminal
+	paused bool      // another program has the terminal
 }
 
-// liveBar is how far a build is, or an image on its way to the nodes.
+// liveBar is a stage that is under way, for one image or release.
 type liveBar struct {
-	stage       string
-	image       event.Image
-	step        string
-	since       time.Time // when the step began
-	done, total int       // steps
+	label, name string
+	text        string
+	since       time.Time
 }
 
 const (
 	liveBarWidth = 16 // columns
+	maxLiveBars  = 8  // that are shown
 	defaultWidth = 80 // columns, if the terminal does not report them
 )
 
@@ -52,29 +51,31 @@ func (l *liveTerminal) Write(lines []byte) (int, error) {
 	return n, err
 }
 
-// update follows builds and loads.
+// update follows the stages of a run.
 func (l *liveTerminal) update(e event.Event) {
-	bar := liveBar{stage: e.Stage}
-	switch p := e.Payload.(type) {
-	case event.Build:
-		bar.image, bar.step, bar.since, bar.done, bar.total = p.Image, p.Step, p.Since, p.Done, p.Total
-	case event.Loading:
-		bar.image, bar.step, bar.since = p.Image, "being packed", p.Since
-		if p.Bytes > 0 {
-			bar.step = Size(uint64(p.Bytes)) + " sent"
-		}
-	case event.Loaded:
-		bar.image = p.Image
-	default:
+	if e.Message == event.RunComplete && e.Phase != event.Started {
+		l.bars = nil
+		l.redraw()
 		return
 	}
-	at := slices.IndexFunc(l.bars, func(b liveBar) bool { return b.stage == e.Stage && b.image == bar.image })
+	bar, ok := barOf(e)
+	if !ok {
+		return
+	}
+	at := slices.IndexFunc(l.bars, func(b liveBar) bool { return b.label == bar.label && b.name == bar.name })
+	switch {
+	case !bar.since.IsZero():
+	case at >= 0:
+		bar.since = l.bars[at].since
+	default:
+		bar.since = time.Now()
+	}
 	switch e.Phase {
-	case event.Progress:
-		if at < 0 {
-			l.bars = append(l.bars, bar)
-		} else {
+	case event.Progress, event.Started:
+		if at >= 0 {
 			l.bars[at] = bar
+		} else if len(l.bars) < maxLiveBars {
+			l.bars = append(l.bars, bar)
 		}
 	case event.Succeeded, event.Failed, event.Superseded, event.Interrupted:
 		if at < 0 {
@@ -84,71 +85,97 @@ func (l *liveTerminal) update(e event.Event) {
 	default:
 		return
 	}
+	l.redraw()
+}
+
+// barOf returns what a live line shows of an event.
+func barOf(e event.Event) (bar liveBar, ok bool) {
+	bar.label = labelOf(e.Stage)
+	switch p := e.Payload.(type) {
+	case event.Build:
+		bar.name, bar.since = imageName(p.Image), p.Since
+		full := 0
+		if p.Total > 0 {
+			full = min(max(0, liveBarWidth*p.Done/p.Total), liveBarWidth)
+		}
+		bar.text = fmt.Sprintf("%s%s %d/%d  %s", strings.Repeat("━", full), strings.Repeat("─", liveBarWidth-full),
+			p.Done, p.Total, p.Step)
+		return bar, e.Phase != event.Started
+	case event.Loading:
+		bar.name, bar.since, bar.text = imageName(p.Image), p.Since, "being packed"
+		if p.Bytes > 0 {
+			bar.text = Size(uint64(p.Bytes)) + " sent"
+		}
+		return bar, e.Phase != event.Started
+	case event.Loaded:
+		bar.name = imageName(p.Image)
+	case event.SyncedFiles:
+		bar.name, bar.text = string(p.Image), "into its containers"
+		return bar, p.Started == ""
+	case event.Verification:
+		bar.name, bar.text = imageName(p.Image), p.Command
+	case event.Release:
+		bar.name, bar.text = string(p.Name), "…"
+	case event.Rollout:
+		bar.label, bar.name, bar.text = rolloutLabel, string(p.Release), "waiting for the pods"
+	case event.Answer:
+		bar.name, bar.text = p.URL, "waiting for 200"
+	default:
+		return bar, false
+	}
+	return bar, true
+}
+
+func (l *liveTerminal) redraw() {
 	l.clear()
 	l.draw()
 }
 
-// clear erases the live lines. A terminal that is gone needs no error.
+// clear erases the live lines, also where a terminal that has become narrower has broken them. One
+// that is gone needs no error.
 func (l *liveTerminal) clear() {
-	if l.drawn == 0 {
+	if len(l.drawn) == 0 {
 		return
 	}
-	_, _ = l.File.WriteString("\r" + strings.Repeat(ansi.EraseEntireLine+ansi.CUU1, l.drawn-1) + ansi.EraseEntireLine)
-	l.drawn = 0
+	_, _ = l.File.WriteString("\r" + strings.Repeat(ansi.EraseEntireLine+ansi.CUU1, l.rows()-1) + ansi.EraseEntireLine)
+	l.drawn = nil
+}
+
+// rows is how many rows of the terminal the live lines take now.
+func (l *liveTerminal) rows() (rows int) {
+	width := columns(l.File)
+	for _, drawn := range l.drawn {
+		rows += max(1, (drawn+width-1)/width)
+	}
+	return rows
 }
 
 func (l *liveTerminal) draw() {
-	if len(l.bars) == 0 {
+	if len(l.bars) == 0 || l.paused {
 		return
 	}
-	width := l.width()
+	layout := newLayout(columns(l.File), styles{})
 	lines := make([]string, len(l.bars))
 	for i, bar := range l.bars {
-		lines[i] = ansi.Truncate(event.Printable(bar.text(time.Now())), width-1, "…") // a full line would wrap
+		lines[i] = layout.live(row{label: bar.label, subject: bar.name, text: bar.text,
+			right: wholeSeconds(time.Since(bar.since))})
+		l.drawn = append(l.drawn, ansi.StringWidth(lines[i]))
 	}
-	_, _ = l.File.WriteString(strings.Join(lines, "\n"))
-	l.drawn = len(lines)
+	_, _ = l.File.WriteString(symbols(strings.Join(lines, "\n")))
 }
 
-// width returns columns.
-func (l *liveTerminal) width() int {
-	if size, err := unix.IoctlGetWinsize(int(l.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+// wholeSeconds is a time that goes on.
+func wholeSeconds(d time.Duration) string {
+	if d = d.Round(time.Second); d < time.Minute {
+		return fmt.Sprintf("%d s", d/time.Second)
+	}
+	return Took(d)
+}
+
+// columns is the width of a terminal at this moment.
+func columns(terminal *os.File) int {
+	if size, err := unix.IoctlGetWinsize(int(terminal.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
 		return int(size.Col)
 	}
 	return defaultWidth
-}
-
-// fit returns the payload of a line with long texts cut.
-func (l *liveTerminal) fit(e event.Event) any {
-	switch payload := e.Payload.(type) {
-	case event.Instruction:
-		if e.Message == event.BuildStep {
-			payload.Step = l.truncate(payload.Step, payload.Image)
-		}
-		return payload
-	case event.Verification:
-		payload.Command = l.truncate(payload.Command, payload.Image)
-		return payload
-	}
-	return e.Payload
-}
-
-// truncate cuts a field of a line about an image to what the line has room for.
-func (l *liveTerminal) truncate(text string, image event.Image) string {
-	const others = 76 // columns: time, level, run, took and the names of the fields
-	return ansi.Truncate(text, max(20, l.width()-others-len(image.String())), "…")
-}
-
-func (b liveBar) text(now time.Time) string {
-	name := cmp.Or(b.image.Name, b.image.Ref)
-	took := now.Sub(b.since).Round(time.Second)
-	if b.stage == "node" { // only the node knows how much is to come
-		return fmt.Sprintf("%s → node %*s %4s  %s", name, liveBarWidth, "", took, b.step)
-	}
-	full := 0
-	if b.total > 0 {
-		full = liveBarWidth * b.done / b.total
-	}
-	bar := strings.Repeat("━", full) + strings.Repeat("─", liveBarWidth-full)
-	return fmt.Sprintf("%s %s %d/%d %4s  %s", name, bar, b.done, b.total, took, b.step)
 }

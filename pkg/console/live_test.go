@@ -1,6 +1,7 @@
 package console
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ func TestLive(t *testing.T) {
 		t.Fatal("a pipe is taken for a terminal")
 	}
 	p.live = &liveTerminal{File: writer}
-	p.out = p.live
+	p.out, p.terminal = p.live, writer
 	p.Configure(FormatText, false, false)
 	shown := func() string {
 		t.Helper()
@@ -58,22 +59,22 @@ func TestLive(t *testing.T) {
 	note := func(message string) {
 		p.Print(event.Event{Time: noon, Stage: "deploy", Phase: event.Noted, Message: message})
 	}
-	clock := noon.Format("15:04:05.000 ")
+	bar := func(name, bar, right string) string {
+		return fmt.Sprintf("  build    %-19s  %-42s%5s", name, bar, right)
+	}
+	two := bar("worker", "━━━━──────────── 2/8  [2/5] RUN a", "0 s")
+	all := bar("worker", "━━━━━━━━━━━━━━━━ 8/8  [5/5] RUN b", "0 s")
+	second := bar("client", "──────────────── 0/8  long long long long…", "0 s")
 	for _, step := range []struct {
 		do   func()
 		want string
 	}{
-		{func() { progress(worker, "[2/5] RUN a", 2) }, "worker ━━━━──────────── 2/8   0s  [2/5] RUN a"},
-		{func() { note("one") }, clock + "INFO deploy: one\nworker ━━━━──────────── 2/8   0s  [2/5] RUN a"},
-		{func() { progress(client, strings.Repeat("long ", 30), 0) },
-			clock + "INFO deploy: one\nworker ━━━━──────────── 2/8   0s  [2/5] RUN a\nclient ──────────────── 0/8   0s  " +
-				strings.Repeat("long ", 8) + "long…"},
-		{func() { progress(worker, "[5/5] RUN b", 8); note("two") },
-			clock + "INFO deploy: one\n" + clock +
-				"INFO deploy: two\nworker ━━━━━━━━━━━━━━━━ 8/8   0s  [5/5] RUN b\nclient ──────────────── 0/8   0s  " +
-				strings.Repeat("long ", 8) + "long…"},
+		{func() { progress(worker, "[2/5] RUN a", 2) }, two},
+		{func() { note("one") }, "   one\n" + two},
+		{func() { progress(client, strings.Repeat("long ", 30), 0) }, "   one\n" + two + "\n" + second},
+		{func() { progress(worker, "[5/5] RUN b", 8); note("two") }, "   one\n   two\n" + all + "\n" + second},
 		{func() { ended(worker, event.Succeeded); ended(client, event.Superseded) },
-			clock + "INFO deploy: one\n" + clock + "INFO deploy: two\n" + clock + "INFO build: image built image=worker:1"},
+			"   one\n   two\n  build    worker               all from the cache                        0.0 s"},
 	} {
 		step.do()
 		if got := shown(); got != step.want {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -23,7 +24,7 @@ func NewPodFilter(pods, minLevel string) (*PodFilter, error) {
 	f := &PodFilter{minLevel: minLevel}
 	if minLevel != "" && !slices.Contains(LogLevels, minLevel) {
 		return nil, UsageError{event.WithHint(fmt.Errorf("there is no log level %q", minLevel),
-			fmt.Sprintf("take one of %v", LogLevels))}
+			"use one of "+strings.Join(LogLevels, ", "))}
 	}
 	if pods != "" {
 		var err error

@@ -6,6 +6,7 @@ import (
 	"io"
 	stdlog "log"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,16 +37,25 @@ type Printer struct {
 	file      *Printer                  // of the log file, nil without one
 	closeFile func() error
 
-	mu      sync.Mutex      // charmbracelet's loggers share a writer without a lock
-	out     io.Writer       // a file, or live
-	live    *liveTerminal   // nil unless out is a terminal
-	plain   *TerminalWriter // writes to out, without colours
-	lines   *log.Logger     // text and logfmt
-	now     time.Time       // of the line that is being written
-	json    *json.Encoder   // nil for the other formats
-	text    bool
-	verbose bool
-	quiet   bool
+	terminal *os.File // nil unless out is one
+
+	mu       sync.Mutex      // charmbracelet's loggers share a writer without a lock
+	out      io.Writer       // a file, or live
+	live     *liveTerminal   // nil unless out is a terminal where lines can be drawn again
+	plain    *TerminalWriter // writes to out, without colours
+	lines    *log.Logger     // text and logfmt
+	now      time.Time       // of the line that is being written
+	people   *transcript     // text on a terminal, else nil
+	styles   styles          // of its lines
+	coloured *TerminalWriter // writes to out
+	ticks    bool            // live lines are drawn again within a second
+	begun    bool            // a line has been written
+	last     mark            // of the last row
+	json     *json.Encoder   // nil for the other formats
+	text     bool
+	verbose  bool
+	quiet    bool
+	waiting  *waiting // nil unless another program has the terminal
 }
 
 // NewPrinter returns a Printer of text. It silences the libraries that log by themselves.
@@ -57,7 +67,8 @@ func NewPrinter(out io.Writer) *Printer {
 		out = v.Out
 	}
 	p := &Printer{out: out}
-	if file, ok := out.(*os.File); ok {
+	if file, ok := out.(*os.File); ok && IsTerminal(file) {
+		p.terminal = file
 		if p.live = newLiveTerminal(file); p.live != nil {
 			p.out = p.live
 		}
@@ -79,9 +90,17 @@ func (p *Printer) Configure(format string, verbose, quiet bool) {
 		p.json = json.NewEncoder(ForPrograms(p.plain))
 		p.json.SetEscapeHTML(false)
 	}
-	p.lines = log.NewWithOptions(&TerminalWriter{Out: p.out, colours: p.text}, options)
-	if p.live != nil { // which hides from the library that it is a terminal
-		p.lines.SetColorProfile(termenv.NewOutput(p.live.File).EnvColorProfile())
+	p.coloured = &TerminalWriter{Out: p.out, colours: p.text}
+	p.lines, p.people = log.NewWithOptions(p.coloured, options), nil
+	if p.terminal == nil {
+		return
+	}
+	profile := termenv.NewOutput(p.terminal).EnvColorProfile()
+	p.lines.SetColorProfile(profile) // which cannot see that it is a terminal
+	if p.text {
+		p.people, p.styles = &transcript{verbose: verbose, quiet: quiet}, newStyles(profile)
+		p.people.folder, _ = os.Getwd() // "" shortens no path
+		p.people.home, _ = os.UserHomeDir()
 	}
 }
 
@@ -94,15 +113,52 @@ func (p *Printer) SetPodFilter(f *PodFilter) { p.podFilter.Store(f) }
 // Print writes an event.
 func (p *Printer) Print(e event.Event) {
 	p.locked(func() {
-		if p.live != nil && p.text {
-			p.live.update(e)
-		}
-		if e.Phase != event.Progress {
-			p.write(e, factOf(e))
+		show := p.prepare(e)
+		switch {
+		case p.waiting != nil:
+			p.waiting.keep(e, show)
+		case show != nil:
+			show()
 		}
 	})
 	if p.file != nil {
 		p.file.Print(e)
+	}
+}
+
+// prepare returns what writes an event, nil if nothing does. The caller holds mu.
+func (p *Printer) prepare(e event.Event) (show func()) {
+	if p.live != nil && p.text {
+		p.live.update(e)
+		p.keepTicking()
+	}
+	switch {
+	case e.Phase == event.Progress:
+	case p.people != nil:
+		if rows := p.people.rows(e); len(rows) > 0 {
+			return func() { p.show(rows) }
+		}
+	case p.Shows(e):
+		return func() { p.write(e, factOf(e)) }
+	}
+	return nil
+}
+
+// show writes rows to a terminal. The caller holds mu.
+func (p *Printer) show(rows []row) {
+	l := newLayout(columns(p.terminal), p.styles)
+	var text strings.Builder
+	for _, r := range rows {
+		if r.mark == markRun && p.last != markRun && p.begun {
+			text.WriteByte('\n')
+		}
+		for _, line := range l.lines(r) {
+			text.WriteString(line + "\n")
+		}
+		p.begun, p.last = true, r.mark
+	}
+	if text.Len() > 0 { // standard error: there is nowhere to report that it is gone
+		_, _ = io.WriteString(p.coloured, symbols(text.String()))
 	}
 }
 
@@ -113,13 +169,12 @@ func (p *Printer) locked(work func()) {
 	work()
 }
 
-// Shows reports whether Print writes the event.
+// Shows reports whether Print has a use for the event: on a terminal for all, since one line tells
+// of several.
 func (p *Printer) Shows(e event.Event) bool {
 	switch level := e.Level(); {
-	case p.verbose:
+	case p.verbose, p.people != nil:
 		return true
-	case p.live != nil && p.text && (e.Message == event.BuildingImage || e.Message == event.LoadingImage):
-		return false // it has a live line
 	case !p.quiet:
 		return level != event.Debug
 	case level == event.Warning, level == event.Error:
@@ -153,6 +208,10 @@ func (p *Printer) PrintError(err error, exitCode int) {
 		if f.problems == nil { // else file:line:column comes first, where editors look for it
 			f.Message = "devloop: " + f.Message
 		}
+		if p.people != nil {
+			p.showFact(f)
+			continue
+		}
 		_, _ = fmt.Fprintln(p.plain, f.Message) // standard error: there is nowhere to report that it is gone
 		if f.Hint != "" {
 			_, _ = fmt.Fprintln(p.plain, "  → "+f.Hint)
@@ -165,12 +224,42 @@ func (p *Printer) PrintError(err error, exitCode int) {
 	}
 }
 
+// showFact is PrintError on a terminal: what it prints is wrapped between words.
+func (p *Printer) showFact(f Fact) {
+	l := newLayout(columns(p.terminal), p.styles)
+	lines := wrap(printableLines(f.Message), l.width)
+	if f.Hint != "" {
+		lines = append(lines, l.hint("  ", f.Hint)...)
+	}
+	if p.verbose {
+		for _, cause := range f.causes {
+			lines = append(lines, l.block("    ", l.faint, l.wrapped("because "+cause, 4), l.faint)...)
+		}
+	}
+	_, _ = io.WriteString(p.coloured, symbols(strings.Join(lines, "\n")+"\n"))
+}
+
 // redraw draws the live lines wherever the cursor is now: another program has written meanwhile.
 func (p *Printer) redraw() {
 	p.locked(func() {
 		if p.live != nil {
-			p.live.drawn = 0
+			p.live.drawn = nil
 			p.live.draw()
 		}
+	})
+}
+
+// keepTicking has live lines show that time goes on, while there are some. The caller holds mu.
+func (p *Printer) keepTicking() {
+	if len(p.live.bars) == 0 || p.ticks {
+		return
+	}
+	p.ticks = true
+	time.AfterFunc(time.Second, func() {
+		p.locked(func() {
+			p.ticks = false
+			p.live.redraw()
+			p.keepTicking()
+		})
 	})
 }

@@ -37,10 +37,13 @@ func TestLines(t *testing.T) {
 		{"a step that ended",
 			event.Event{Run: 2, Stage: "build", Phase: event.Succeeded, Message: event.ImageBuilt,
 				Payload: event.Build{Image: event.Image{Ref: "worker:1"}},
-				Fields:  []any{"cached", true, "for", 2 * time.Second}, Took: 1500 * time.Millisecond},
-			"INFO build: image built run=2 image=worker:1 cached=true for=2s took=1.5s",
+				Fields:  []any{"cached", true, "for", 2 * time.Second, "at", noon.Truncate(time.Second).UTC()},
+				Took:    1500 * time.Millisecond},
+			"INFO build: image built run=2 image=worker:1 cached=true for=2s at=" +
+				noon.UTC().Truncate(time.Second).Format(event.TimeFormat) + " took=1.5s",
 			`"level":"info","stage":"build","phase":"succeeded","msg":"image built","run":2,"took":1.5,` +
-				`"fields":{"image":"worker:1","cached":true,"for":2}}`},
+				`"fields":{"image":"worker:1","cached":true,"for":2,"at":"` +
+				noon.UTC().Truncate(time.Second).Format(event.TimeFormat) + `"}}`},
 		{"a step on the way up",
 			event.Event{Stage: "build", Phase: event.Failed, Message: "image built", Err: broken}, "", ""},
 		{"the run that failed",

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -14,11 +16,30 @@ type Table struct {
 	out    *tabwriter.Writer
 	header []any
 	begun  bool
+	width  int
 }
 
 // NewTable returns a Table that writes to out.
 func NewTable(out io.Writer) *Table {
-	return &Table{out: tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}
+	return &Table{out: tabwriter.NewWriter(out, 0, 0, 2, ' ', 0), width: widthOf(out)}
+}
+
+// OnTerminal reports whether a person reads it.
+func (t *Table) OnTerminal() bool { return t.width > 0 }
+
+// Fits reports whether the rows fit the terminal, true if it is none.
+func (t *Table) Fits(rows [][]string) bool {
+	widths := map[int]int{}
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], ansi.StringWidth(cell))
+		}
+	}
+	sum := 0
+	for _, width := range widths {
+		sum += width + 2
+	}
+	return t.width == 0 || sum-2 <= t.width
 }
 
 // Header begins a section, which a blank line separates from what stands before it. It is written

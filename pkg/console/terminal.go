@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"io"
 	"os"
 	"regexp"
@@ -81,6 +82,17 @@ func completeCharacters(text []byte) int {
 	return len(text)
 }
 
+// widthOf returns the columns of the terminal that out writes to, 0 if it is none.
+func widthOf(out io.Writer) int {
+	if v, ok := out.(*TerminalWriter); ok {
+		out = v.Out
+	}
+	if file, ok := out.(*os.File); ok && IsTerminal(file) {
+		return columns(file)
+	}
+	return 0
+}
+
 // InForeground reports whether what is typed is for this process.
 func InForeground(terminal *os.File) bool {
 	group, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPGRP)
@@ -92,3 +104,16 @@ func IsTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), getTermios)
 	return err == nil
 }
+
+// symbols returns text with ASCII in place of devloop's own symbols, one character for another,
+// where the user's locale says that the terminal shows nothing else.
+func symbols(text string) string {
+	locale := strings.ToLower(cmp.Or(os.Getenv("LC_ALL"), os.Getenv("LC_CTYPE"), os.Getenv("LANG")))
+	if locale == "" || strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8") {
+		return text
+	}
+	return inASCII.Replace(text)
+}
+
+var inASCII = strings.NewReplacer("→", ">", "·", "-", "…", "~", "•", "*", "×", "x",
+	"━", "=", "─", "-", "│", "|", "┌", "+", "├", "+", "└", "+")

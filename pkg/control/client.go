@@ -21,6 +21,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/status"
+	"github.com/devloop/devloop/pkg/status/web"
 )
 
 // Client talks to a devloop in another terminal. Close it.
@@ -173,6 +174,18 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Ask has that devloop answer one of its Questions.
 func (c *Client) Ask(ctx context.Context, question string, answer any) error {
 	return c.get(ctx, "/api/ask/"+question, answer)
+}
+
+// ForBrowser returns an address of the page that lets one browser in. Unlike that in State, it can
+// stand in a command line, which all users of the machine can read.
+func (c *Client) ForBrowser(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
+	defer cancel()
+	var given string
+	if err := c.Ask(ctx, ticket, &given); err != nil {
+		return "", fmt.Errorf("ask the running devloop for an address: %w", err)
+	}
+	return web.WithTicket(c.State.Page, given)
 }
 
 // get reads an answer of JSON.

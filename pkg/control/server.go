@@ -19,6 +19,9 @@ import (
 	"github.com/devloop/devloop/pkg/status/web"
 )
 
+// ticket is the question for what lets a browser in.
+const ticket = "ticket"
+
 const (
 	connections = 64       // of the page and of the socket, each: a browser opens six
 	headerBytes = 16 << 10 // of a request
@@ -26,13 +29,19 @@ const (
 )
 
 // Request is what the user asks of the loop.
-type Request string
+type Request struct {
+	What    Action
+	Release string // that a run is to be of, "" for all
+}
 
-// The requests.
+// Action is a kind of request.
+type Action string
+
+// The actions.
 const (
-	Run    Request = "run"
-	Pause  Request = "pause"
-	Resume Request = "resume"
+	Run    Action = "run"
+	Pause  Action = "pause"
+	Resume Action = "resume"
 )
 
 // Server serves a devloop's state, and passes on what users ask. Close it.
@@ -50,12 +59,13 @@ type Server struct {
 func NewServer(board *status.Board, metrics *web.Metrics, stage event.Stage) *Server {
 	s := &Server{requests: make(chan Request, 8), stage: stage}
 	s.site = web.New(board, metrics, web.Actions{
-		Rebuild: func() { s.request(Run) },
+		Rebuild:        func() { s.request(Request{What: Run}) },
+		RebuildRelease: func(name string) { s.request(Request{What: Run, Release: name}) },
 		Pause: func(paused bool) {
 			if paused {
-				s.request(Pause)
+				s.request(Request{What: Pause})
 			} else {
-				s.request(Resume)
+				s.request(Request{What: Resume})
 			}
 		},
 	}, stage)
@@ -81,7 +91,8 @@ func (s *Server) ServeSocket(ctx context.Context, name string) error {
 		return err
 	}
 	s.Serve(listener, s.site.Local(map[string]web.Question{
-		"chain": s.question("chain"), "libraries": s.question("libraries")}))
+		ticket:  func(context.Context) (any, error) { return s.site.Ticket(), nil },
+		"chain": s.question("chain"), "libraries": s.question("libraries"), "images": s.question("images")}))
 	return nil
 }
 
@@ -103,6 +114,11 @@ func (s *Server) ServePage(ctx context.Context, port int) (address *url.URL, tok
 	at := listener.Addr().(*net.TCPAddr)
 	s.Serve(listener, s.site.Handler(at.Port))
 	return s.site.Address(at.String()), s.site.Token(), nil
+}
+
+// ForBrowser returns an address of the page that lets one browser in.
+func (s *Server) ForBrowser(page *url.URL) (string, error) {
+	return web.WithTicket(page.String(), s.site.Ticket())
 }
 
 // Serve answers on listener until Close. Slow and silent clients are cut off; streams and questions

@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -35,6 +37,25 @@ func SocketDir() (string, error) {
 	return dir, nil
 }
 
+// longestPath of a socket, in bytes, is macOS's. Linux has 4 more.
+const longestPath = 103
+
+// socketPath returns where the socket of a name is: by a hash of it where the path would be too
+// long, as it soon is below the temporary folders of macOS.
+func socketPath(dir, name string) (string, error) {
+	const suffix = ".sock"
+	path := filepath.Join(dir, name+suffix)
+	if len(path) > longestPath {
+		sum := sha256.Sum256([]byte(name))
+		path = filepath.Join(dir, hex.EncodeToString(sum[:8])+suffix)
+	}
+	if len(path) > longestPath {
+		return "", event.WithHint(fmt.Errorf("the path of a socket may have %d bytes, and %s has %d",
+			longestPath, path, len(path)), "set XDG_RUNTIME_DIR to a folder with a shorter path")
+	}
+	return path, nil
+}
+
 // ErrAnotherRuns is about a second devloop of the same project, file and cluster.
 var ErrAnotherRuns = event.WithHint(errors.New("another devloop runs for this project"),
 	"it is in another terminal: devloop status")
@@ -51,7 +72,10 @@ func listenSocket(ctx context.Context, name string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, name+".sock")
+	path, err := socketPath(dir, name)
+	if err != nil {
+		return nil, err
+	}
 	if connection, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 		_ = connection.Close()
 		return nil, ErrAnotherRuns

@@ -26,9 +26,12 @@ const (
 	stopPoll    = 200 * time.Millisecond
 )
 
+// clusterKind is the kind of the Dask clusters, in the version that Kubernetes prefers.
+var clusterKind = schema.GroupVersionResource{Group: "gateway.dask.org", Resource: "daskclusters"}
+
 // clusterClient returns a client of the Dask clusters, nil where Kubernetes does not know the kind.
 func clusterClient(c *kube.Cluster) (dynamic.NamespaceableResourceInterface, error) {
-	resource, err := c.Mapper.ResourceFor(schema.GroupVersionResource{Group: "gateway.dask.org", Resource: "daskclusters"})
+	resource, err := c.Mapper.ResourceFor(clusterKind)
 	if meta.IsNoMatchError(err) {
 		return nil, nil
 	}
@@ -38,22 +41,29 @@ func clusterClient(c *kube.Cluster) (dynamic.NamespaceableResourceInterface, err
 	return c.Dynamic.Resource(resource), nil
 }
 
-// clusterObjects returns the Dask clusters of the gateways, in all namespaces.
-func clusterObjects(ctx context.Context, c *kube.Cluster, gateways []Gateway) ([]unstructured.Unstructured, error) {
+// selectorOf selects what the gateways start; it is "" without a gateway.
+func selectorOf(gateways []Gateway) string {
 	var instances []string
 	for _, g := range gateways {
-		if !slices.Contains(instances, g.instance) {
-			instances = append(instances, g.instance)
-		}
+		instances = append(instances, g.instance)
 	}
 	if len(instances) == 0 {
+		return ""
+	}
+	slices.Sort(instances)
+	return labelGateway + " in (" + strings.Join(slices.Compact(instances), ",") + ")"
+}
+
+// clusterObjects returns the Dask clusters of the gateways, in all namespaces.
+func clusterObjects(ctx context.Context, c *kube.Cluster, gateways []Gateway) ([]unstructured.Unstructured, error) {
+	selector := selectorOf(gateways)
+	if selector == "" {
 		return nil, nil
 	}
 	client, err := clusterClient(c)
 	if err != nil || client == nil {
 		return nil, err
 	}
-	selector := labelGateway + " in (" + strings.Join(instances, ",") + ")"
 	list, err := client.List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if apierrors.IsNotFound(err) { // the kind was just removed
 		return nil, nil
@@ -64,24 +74,49 @@ func clusterObjects(ctx context.Context, c *kube.Cluster, gateways []Gateway) ([
 	return list.Items, nil
 }
 
-// readCluster reads what the gateway's backend and controller write. A cluster that was stopped, or
-// that failed, is not alive.
-func readCluster(object unstructured.Unstructured, pods []corev1.Pod) (cluster event.DaskCluster, alive bool) {
+// The phases of a cluster, as its gateway names them.
+const (
+	phasePending  = "Pending" // also before its controller has seen it
+	phaseRunning  = "Running"
+	phaseStopping = "Stopping" // its user or the gateway has stopped it, its pods still end
+	phaseStopped  = "Stopped"
+	phaseFailed   = "Failed" // its scheduler has ended
+)
+
+// phaseOf returns a cluster's phase by what the gateway's backend (spec.active) and its controller
+// (status.phase) have written.
+func phaseOf(object *unstructured.Unstructured) event.Name {
+	phase, _, _ := unstructured.NestedString(object.Object, "status", "phase")
+	active, set, _ := unstructured.NestedBool(object.Object, "spec", "active")
+	switch {
+	case phase == phaseStopped, phase == phaseFailed:
+	case set && !active:
+		return phaseStopping
+	case phase == "":
+		return phasePending
+	}
+	return event.Name(phase)
+}
+
+// isOver tells whether a cluster has ended.
+func isOver(c event.DaskCluster) bool { return c.Phase == phaseStopped || c.Phase == phaseFailed }
+
+// isAlive tells whether a cluster is to run.
+func isAlive(c event.DaskCluster) bool { return c.Phase == phasePending || c.Phase == phaseRunning }
+
+// readCluster reads what the gateway's backend and controller write, and those of the pods that
+// belong to the cluster.
+func readCluster(object *unstructured.Unstructured, pods []*corev1.Pod) event.DaskCluster {
 	text := func(fields ...string) string {
 		value, _, _ := unstructured.NestedString(object.Object, fields...)
 		return value
 	}
-	active, set, _ := unstructured.NestedBool(object.Object, "spec", "active")
-	if phase := text("status", "phase"); phase == "Stopped" || phase == "Failed" || set && !active {
-		return cluster, false
-	}
-	cluster = event.DaskCluster{Namespace: event.Name(object.GetNamespace()), Name: event.Name(object.GetName()),
-		Owner: text("spec", "username"),
-		Image: text("spec", "config", "image"), Since: object.GetCreationTimestamp().Time}
-	for i := range pods {
-		pod := &pods[i]
-		if pod.Namespace != object.GetNamespace() || pod.Labels[LabelCluster] != object.GetName() ||
-			pod.DeletionTimestamp != nil || len(pod.Spec.Containers) == 0 {
+	wanted, _, _ := unstructured.NestedInt64(object.Object, "spec", "replicas") // set by cluster.scale() and adapt()
+	cluster := event.DaskCluster{Namespace: event.Name(object.GetNamespace()), Name: event.Name(object.GetName()),
+		Owner: text("spec", "username"), Image: text("spec", "config", "image"),
+		Since: object.GetCreationTimestamp().Time, Phase: phaseOf(object), Wanted: int(wanted)}
+	for _, pod := range pods {
+		if !isPart(pod, object) || kube.HasEnded(pod) {
 			continue
 		}
 		component := pod.Labels[labelComponent] // its container has this name; others are the users' own
@@ -89,9 +124,18 @@ func readCluster(object unstructured.Unstructured, pods []corev1.Pod) (cluster e
 		cluster.Image = pod.Spec.Containers[max(0, at)].Image
 		if component == componentWorker {
 			cluster.Workers++
+			if kube.IsReady(pod) {
+				cluster.Running++
+			}
 		}
 	}
-	return cluster, true
+	return cluster
+}
+
+// isPart tells whether a pod belongs to a cluster, and is not being deleted.
+func isPart(pod *corev1.Pod, cluster *unstructured.Unstructured) bool {
+	return pod.Namespace == cluster.GetNamespace() && pod.Labels[LabelCluster] == cluster.GetName() &&
+		pod.DeletionTimestamp == nil && len(pod.Spec.Containers) > 0
 }
 
 // StopCluster stops a cluster as its gateway does for its user, and returns when its pods are gone.

@@ -1,5 +1,6 @@
 // Package dask knows Dask Gateway: the gateways of a cluster, the clusters that their users
-// started, and the image that new ones get.
+// started, and the image that new ones get. Follower (follow.go) reports how these clusters are:
+// why they wait (waiting.go, room.go) and where their dashboards are (route.go).
 package dask
 
 import (
@@ -11,6 +12,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
@@ -23,6 +26,8 @@ const (
 	LabelCluster    = "gateway.dask.org/cluster"  // of the parts of a Dask cluster
 	labelComponent  = "app.kubernetes.io/component"
 	componentWorker = "dask-worker"
+	// A scheduler's pod, and its container.
+	componentScheduler = "dask-scheduler"
 )
 
 const runningTimeout = 30 * time.Second // for the API server's answers
@@ -33,7 +38,15 @@ type Container struct {
 	Node  string
 	Image string // as the pod's spec names it
 	ID    string // the image's digest, as the runtime reports it; "" before it does
-	Dask  bool   // it belongs to a Dask cluster
+	// Cluster is the name of the Dask cluster that it belongs to, "" for none.
+	Cluster event.Name
+	Gateway string // the instance of Dask Gateway that started it
+
+	PodUID      types.UID
+	ContainerID string // of the runtime, without a scheme
+	Ready       bool
+	Init        bool // it ends before others start
+	Controlled  bool // its pod was made from a template
 }
 
 // Platform is what runs in some namespaces.
@@ -41,6 +54,9 @@ type Platform struct {
 	Containers []Container
 	Gateways   []Gateway
 	Clusters   event.DaskClusters // that run, or are to
+
+	objects []unstructured.Unstructured // of clusters
+	pods    []*corev1.Pod
 }
 
 // Running returns what runs in the namespaces, and what their gateways started anywhere. Pods that
@@ -86,15 +102,57 @@ func Running(ctx context.Context, c *kube.Cluster, namespaces []string) (p Platf
 	}
 	for i := range all {
 		if pod := &all[i]; pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && !kube.IsCheckPod(pod) {
-			p.Containers = append(p.Containers, runningContainers(pod)...)
+			p.Containers = append(p.Containers, RunningContainers(pod)...)
 		}
 	}
-	for _, object := range objects {
-		if cluster, alive := readCluster(object, all); alive {
+	p.objects, p.pods = objects, pointers(all)
+	for i := range objects {
+		if cluster := readCluster(&objects[i], p.pods); isAlive(cluster) {
 			p.Clusters = append(p.Clusters, cluster)
 		}
 	}
 	return p, nil
+}
+
+// Explain adds to each cluster why it waits, and its dashboard if that answers through one of the
+// routes. What began a moment ago is left out.
+func (p *Platform) Explain(ctx context.Context, c *kube.Cluster, routes []Route) error {
+	owners := map[string]int{} // how many clusters each has
+	for _, cluster := range p.Clusters {
+		owners[cluster.Owner]++
+	}
+	group, ctx := event.NewGroup(ctx)
+	for i := range p.Clusters {
+		cluster := &p.Clusters[i]
+		at := slices.IndexFunc(p.objects, func(o unstructured.Unstructured) bool {
+			return fullName(&o) == cluster.FullName()
+		})
+		object := &p.objects[at]
+		group.Go(func() (err error) {
+			now := time.Now()
+			t := troubleOf(object, *cluster, p.pods, now)
+			if t != nil && (t.pod == nil && now.Sub(cluster.Since) > slowStart ||
+				t.pod != nil && now.Sub(t.pod.CreationTimestamp.Time) > waitGrace) {
+				cluster.Reason, cluster.Hint, err = explainer{c}.why(ctx, owner{*cluster, owners[cluster.Owner] == 1}, object)
+			}
+			scheduler := schedulerOf(object, p.pods)
+			if cluster.Phase == phaseRunning && scheduler != nil && kube.IsReady(scheduler) {
+				leading := routesTo(object.GetLabels()[labelGateway], p.Gateways, routes)
+				url, _ := dashboardURL(ctx, *cluster, leading) // nothing may listen there
+				cluster.Dashboard = event.Name(url)
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+func pointers(pods []corev1.Pod) []*corev1.Pod {
+	list := make([]*corev1.Pod, len(pods))
+	for i := range pods {
+		list[i] = &pods[i]
+	}
+	return list
 }
 
 func podsIn(ctx context.Context, c *kube.Cluster, namespace, selector string) ([]corev1.Pod, error) {
@@ -105,11 +163,22 @@ func podsIn(ctx context.Context, c *kube.Cluster, namespace, selector string) ([
 	return list.Items, nil
 }
 
-// runningContainers returns the containers of a pod that have started and not ended.
-func runningContainers(pod *corev1.Pod) []Container {
-	images := map[string]string{}
+// IsForeign reports whether the gateway that started a container belongs to other releases.
+func (c Container) IsForeign(gateways []Gateway, releases []string) bool {
+	started := func(g Gateway) bool { return g.instance == c.Gateway }
+	own := func(g Gateway) bool { return started(g) && (g.Release == "/" || slices.Contains(releases, g.Release)) }
+	return c.Cluster != "" && slices.ContainsFunc(gateways, started) && !slices.ContainsFunc(gateways, own)
+}
+
+// RunningContainers returns the containers of a pod that have started and not ended.
+func RunningContainers(pod *corev1.Pod) []Container {
+	images, init := map[string]string{}, map[string]bool{}
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		images[c.Name] = c.Image
+	}
+	for _, c := range pod.Spec.InitContainers {
+		isSidecar := c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+		init[c.Name] = !isSidecar
 	}
 	ref := event.PodRef{Pod: event.Name(pod.Name), Namespace: event.Name(pod.Namespace)}
 	var list []Container
@@ -120,7 +189,9 @@ func runningContainers(pod *corev1.Pod) []Container {
 		list = append(list, Container{
 			ContainerRef: event.ContainerRef{PodRef: ref, Container: event.Name(status.Name)},
 			Node:         pod.Spec.NodeName, Image: images[status.Name], ID: imageDigest(status.ImageID),
-			Dask: pod.Labels[LabelCluster] != "",
+			Cluster: event.Name(pod.Labels[LabelCluster]), Gateway: pod.Labels[labelGateway],
+			PodUID: pod.UID, ContainerID: kube.ContainerID(status.ContainerID), Ready: status.Ready,
+			Init: init[status.Name], Controlled: metav1.GetControllerOf(pod) != nil,
 		})
 	}
 	return list

@@ -44,10 +44,9 @@ func DefaultImage(ctx context.Context, url string) (image, why string, err error
 		return "", "", err
 	}
 	request.SetBasicAuth("devloop", "") // its simple authenticator takes any name
-	// RoundTrip follows no redirects: the gateway must not send devloop anywhere else.
-	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	response, err := send(request)
 	if err != nil {
-		return "", "", fmt.Errorf("%s: %w", url, err)
+		return "", "", err
 	}
 	defer func() { _ = response.Body.Close() }() // only read
 	switch response.StatusCode {
@@ -77,11 +76,27 @@ func DefaultImage(ctx context.Context, url string) (image, why string, err error
 	return "", "its gateway has no option image that is a text", nil
 }
 
+// send sends a request to what runs in the cluster, which must not redirect devloop anywhere else.
+// The caller closes the body.
+func send(request *http.Request) (*http.Response, error) {
+	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", request.URL, err)
+	}
+	return response, nil
+}
+
 // Gateway is a service or deployment of a Dask Gateway that a release made.
 type Gateway struct {
 	Kind, Namespace, Name string // "service", as in a forward
 	Release               string // ID
 	instance              string
+}
+
+// IsGateway tells by its labels whether an object is a part of a Dask Gateway, and not of a cluster
+// that it has started.
+func IsGateway(labels map[string]string) bool {
+	return labels[labelGateway] != "" && labels[LabelCluster] == ""
 }
 
 // HasGateway reports whether a Dask Gateway is in one of the namespaces.
@@ -110,7 +125,7 @@ func gatewaysIn(ctx context.Context, c *kube.Cluster, namespace string) ([]Gatew
 	var found []Gateway
 	add := func(kind string, o metav1.Object) {
 		labels, annotations := o.GetLabels(), o.GetAnnotations()
-		if labels[LabelCluster] == "" {
+		if IsGateway(labels) {
 			found = append(found, Gateway{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(),
 				instance: labels[labelGateway],
 				Release:  annotations[kube.AnnotationReleaseNamespace] + "/" + annotations[kube.AnnotationRelease]})

@@ -73,7 +73,7 @@ func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, 
 	err := group.Wait()
 	d.cluster.InvalidateCapabilities()
 	if n := w.count(appliedCRD); n > 0 {
-		stage.Note("CRDs applied", "release", event.Name(r.Name), "count", n)
+		stage.Note(event.CRDsApplied, "release", event.Name(r.Name), "count", n)
 	}
 	if err != nil {
 		return err

@@ -358,20 +358,7 @@ func (d *Deployer) lastWarning(ctx context.Context, namespace string, uid types.
 	if err != nil || uid == "" {
 		return nil
 	}
-	var newest *corev1.Event
-	for i := range list.Items {
-		if e := &list.Items[i]; newest == nil || eventTime(e).After(eventTime(newest)) {
-			newest = e
-		}
-	}
-	return newest
-}
-
-func eventTime(e *corev1.Event) time.Time {
-	if e.LastTimestamp.IsZero() {
-		return e.EventTime.Time
-	}
-	return e.LastTimestamp.Time
+	return kube.NewestEvent(list.Items)
 }
 
 // failureReport returns a workload's error, with all that is needed to fix it. pod may be nil.
@@ -395,7 +382,7 @@ func (d *Deployer) failureReport(ctx context.Context, of workload, state rollout
 func (d *Deployer) evidence(ctx context.Context, pod *corev1.Pod, t trouble) string {
 	text := ""
 	e := d.lastWarning(ctx, pod.Namespace, pod.UID)
-	if e != nil && !strings.Contains(t.what, e.Message) && !eventTime(e).Before(lastStart(pod, t.container)) {
+	if e != nil && !strings.Contains(t.what, e.Message) && !kube.EventTime(e).Before(lastStart(pod, t.container)) {
 		text += fmt.Sprintf("\nevent: %s: %s", e.Reason, strings.TrimSpace(e.Message))
 	}
 	if t.container != "" {

@@ -17,6 +17,7 @@ import (
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -78,6 +79,19 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	if err != nil {
 		return rendered{}, err
 	}
+	made, err := want.renderWith(ctx, loaded, values, options, capabilities, config)
+	if err != nil {
+		return rendered{}, err
+	}
+	made.values, made.revision = values, options.Revision
+	d.setImages(want.Release, made.images)
+	return made, nil
+}
+
+// renderWith renders the chart with the user's values, and takes the output apart. Without the
+// config of a cluster, lookups find nothing.
+func (want *desired) renderWith(ctx context.Context, loaded *chart.Chart, values map[string]any,
+	options chartutil.ReleaseOptions, capabilities *chartutil.Capabilities, config *rest.Config) (rendered, error) {
 	files, err := renderTemplates(ctx, loaded, values, options, capabilities, config)
 	var invalid schemaError
 	switch {
@@ -90,13 +104,7 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	case err != nil:
 		return rendered{}, event.WithHint(want.inTemplate(err), want.hintFix())
 	}
-	made, err := want.sort(loaded, files)
-	if err != nil {
-		return rendered{}, err
-	}
-	made.values, made.revision = values, options.Revision
-	d.setImages(want.Release, made.images)
-	return made, nil
+	return want.sort(loaded, files)
 }
 
 // sort takes what the templates were rendered to apart into namespaces, hooks and manifests, and

@@ -33,8 +33,12 @@ func TestPlacesInErrors(t *testing.T) {
 		"sub:\n- at '/a': got number, want string":       "release demo: value sub.a: got number",
 		"- at '/deep/list/0': got string, want a number": "release demo: value deep.list.0: got string",
 	} {
-		if err := schema(line); !strings.HasPrefix(err.Error(), wantErr) || event.Hint(err) == "" {
+		err := schema(line)
+		if !strings.HasPrefix(err.Error(), wantErr) || event.Hint(err) == "" {
 			t.Errorf("%s: %v", line, err)
+		}
+		if !errors.As(err, new(*ValueError)) { // the release is named again
+			t.Errorf("%s: %T", line, err)
 		}
 	}
 	for line, in := range map[string]string{"- at '/x/y.z': no": "set", "- at '/x/s': no": "setString",

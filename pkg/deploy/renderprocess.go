@@ -56,6 +56,7 @@ type renderRequest struct {
 	Options      chartutil.ReleaseOptions
 	Capabilities chartutil.Capabilities
 	Lookup       bool // lookups are possible
+	Lenient      bool // without the schema, and with "" for what the chart requires
 }
 
 // renderResult is its output.
@@ -173,8 +174,27 @@ func renderTemplates(ctx context.Context, loaded *chart.Chart, values map[string
 	if err != nil {
 		return nil, err
 	}
-	request := renderRequest{parts, toGob(values), options, *capabilities, cluster != nil}
-	result, err := request.inProcess(ctx, renderTimeout, cluster)
+	request := renderRequest{Chart: parts, Values: toGob(values), Options: options, Capabilities: *capabilities,
+		Lookup: cluster != nil}
+	return request.files(ctx, cluster)
+}
+
+// renderLeniently renders templates whose values do not suffice, as far as that goes.
+func renderLeniently(ctx context.Context, loaded *chart.Chart, values map[string]any, options chartutil.ReleaseOptions,
+	capabilities *chartutil.Capabilities,
+) (map[string]string, error) {
+	parts, err := partsOf(loaded)
+	if err != nil {
+		return nil, err
+	}
+	request := renderRequest{Chart: parts, Values: toGob(values), Options: options, Capabilities: *capabilities,
+		Lenient: true}
+	return request.files(ctx, nil)
+}
+
+// files are what the templates are rendered to.
+func (r renderRequest) files(ctx context.Context, cluster *rest.Config) (map[string]string, error) {
+	result, err := r.inProcess(ctx, renderTimeout, cluster)
 	switch {
 	case err != nil:
 		return nil, err
@@ -363,10 +383,10 @@ func (r renderRequest) render() (map[string]string, error) {
 		return nil, err
 	}
 	merged, _ := all["Values"].(chartutil.Values) // it always is
-	if err := chartutil.ValidateAgainstSchema(loaded, merged); err != nil {
+	if err := chartutil.ValidateAgainstSchema(loaded, merged); err != nil && !r.Lenient {
 		return nil, schemaError{err}
 	}
-	renderer := engine.Engine{}
+	renderer := engine.Engine{LintMode: r.Lenient}
 	if r.Lookup {
 		conn, err := net.FileConn(os.NewFile(lookupFile, "lookups"))
 		if err != nil {

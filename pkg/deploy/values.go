@@ -183,11 +183,16 @@ type ValueError struct {
 	In      string   // key of devloop.yaml: "set", "setString", "inlineValues"; "" for a file
 	Key     string   // as written there, or a.b.c
 	Path    []string // of the value
+	Place   string   // file:line:column, "" if it is in devloop.yaml, or not known
 	Message string
 }
 
 func (e *ValueError) Error() string {
-	return fmt.Sprintf("release %s: value %s: %s", e.Release, strings.Join(e.Path, "."), e.Message)
+	text := fmt.Sprintf("release %s: value %s: %s", e.Release, strings.Join(e.Path, "."), e.Message)
+	if e.Place != "" { // first, where editors look for it
+		text = e.Place + ": " + text
+	}
+	return text
 }
 
 func (e *ValueError) Hint() string {
@@ -268,8 +273,8 @@ func (want *desired) locateValue(path []string, message string) error {
 	}
 	for _, file := range sources {
 		if line, column := position(file, path); line > 0 {
-			return event.WithHint(fmt.Errorf("%s:%d:%d: release %s: value %s: %s", file, line, column, want.Name,
-				strings.Join(path, "."), message), wrong.Hint())
+			wrong.Place = fmt.Sprintf("%s:%d:%d", file, line, column)
+			return wrong
 		}
 	}
 	return wrong

@@ -166,7 +166,7 @@ func (f fields) MarshalJSON() ([]byte, error) {
 		case time.Time:
 			value = v.Format(TimeFormat)
 		case nil, bool, int, int32, int64, uint16, uint64, float64, string, []string, Name, Names, json.Marshaler,
-			[]any, map[string]any, Releases, Containers, Links, DaskClusters, Differences:
+			[]any, map[string]any, Releases, Containers, Links, DaskClusters, Differences, FileChanges:
 		case time.Duration:
 			value = Seconds(v)
 		default:

@@ -37,6 +37,9 @@ type (
 		Project Name `json:"project"`
 		Cluster Name `json:"cluster"` // kube context
 		Folder  Name `json:"folder"`
+		Version Name `json:"version,omitzero"` // of devloop
+		System  Name `json:"system,omitzero"`  // of this machine: linux/amd64
+		Tool    Name `json:"tool,omitzero"`    // that made the cluster: minikube, kind, k3d; "" if that is not proven
 	}
 	// Config is what devloop.yaml names.
 	Config struct {
@@ -61,15 +64,21 @@ type (
 
 	// RunStart is the start of a run.
 	RunStart struct {
-		Why     Name      `json:"why"`              // start, change, asked, retry
-		Files   string    `json:"files"`            // that changed
-		Since   time.Time `json:"since,omitzero"`   // of the first of these changes
-		Settled float64   `json:"settled,omitzero"` // seconds that the burst of changes lasted
+		Why     Name        `json:"why"`              // start, change, asked, retry
+		Files   string      `json:"files"`            // that changed
+		Changes FileChanges `json:"changes,omitzero"` // in these files, where devloop understands them
+		Since   time.Time   `json:"since,omitzero"`   // of the first of these changes
+		Settled float64     `json:"settled,omitzero"` // seconds that the burst of changes lasted
+	}
+	// RunScope is what a run deploys that is not one of all releases.
+	RunScope struct {
+		Releases Names `json:"releases"` // that were asked for; those that they depend on are deployed, too
 	}
 	// RunEnd is where the time of a run went.
 	RunEnd struct {
-		Total  float64 `json:"total"` // seconds since the first change that asked for the run
-		Stages Timings `json:"stages"`
+		Total    float64 `json:"total"` // seconds since the first change that asked for the run
+		Stages   Timings `json:"stages"`
+		Releases Names   `json:"releases,omitzero"` // that the run was of, nil for all
 	}
 
 	// FoundImage is an image that need not be built.
@@ -180,8 +189,10 @@ type (
 
 	// Address is a local address and what it leads to.
 	Address struct {
-		Target Name `json:"target"`
-		Local  Name `json:"local"`
+		Target  Name `json:"target"`
+		Local   Name `json:"local"`
+		URL     Name `json:"url,omitzero"`     // for a browser, "" where what answers is not known to speak HTTP
+		Gateway bool `json:"gateway,omitzero"` // it leads to a Dask Gateway
 	}
 	// Forward is what a local address is doing.
 	Forward struct {
@@ -203,6 +214,14 @@ type (
 	Chain struct {
 		Links Links `json:"links"`
 	}
+	// DaskClusterEnd is a Dask cluster that is gone.
+	DaskClusterEnd struct {
+		Namespace Name   `json:"namespace"`
+		Name      Name   `json:"name"`
+		Owner     string `json:"owner,omitzero"`
+		Reason    string `json:"reason,omitzero"` // why it failed, "" if it was stopped
+		Output    string `json:"output,omitzero"` // the last lines that its scheduler printed
+	}
 	// OutdatedClusters are Dask clusters that run an older image; none is reported, too.
 	OutdatedClusters struct {
 		Clusters DaskClusters `json:"clusters"`
@@ -212,6 +231,7 @@ type (
 		Places      []string    `json:"places"`    // images, and the environment on this machine
 		Libraries   int         `json:"libraries"` // that were compared
 		Differences Differences `json:"differences,omitzero"`
+		Images      []Image     `json:"-"` // that ran when it was made: it says nothing of newer ones
 	}
 )
 
@@ -241,7 +261,7 @@ type payloadField struct {
 func fieldsOf(payload reflect.Value) []payloadField {
 	var list []payloadField
 	for _, field := range reflect.VisibleFields(payload.Type()) {
-		if key, option, _ := strings.Cut(field.Tag.Get("json"), ","); !field.Anonymous {
+		if key, option, _ := strings.Cut(field.Tag.Get("json"), ","); !field.Anonymous && key != "-" {
 			list = append(list, payloadField{key, option == "omitzero", payload.FieldByIndex(field.Index)})
 		}
 	}
@@ -304,6 +324,7 @@ type (
 	Links        = List[Link]
 	DaskClusters = List[DaskCluster]
 	Differences  = List[Difference]
+	FileChanges  = List[FileChange]
 )
 
 // String returns the list for a line of text.
@@ -364,6 +385,9 @@ const shownTiming = 0.05
 // Summary returns where the time went: "7.4 s: build 5.1, load 0.4".
 func (r RunEnd) Summary() string {
 	summary := shortSeconds(r.Total) + " s"
+	if r.Releases != nil {
+		summary += ", only " + strings.Join(r.Releases, ", ")
+	}
 	separator := ": "
 	for _, timing := range r.Stages {
 		if timing.Seconds >= shownTiming {
@@ -379,4 +403,29 @@ func shortSeconds(s float64) string {
 		return fmt.Sprintf("%.2f", s)
 	}
 	return fmt.Sprintf("%.1f", s)
+}
+
+// SyncedFiles are files of an image that were written into containers that run it.
+type SyncedFiles struct {
+	Image      Name  `json:"image"` // in devloop.yaml
+	Written    int   `json:"written"`
+	Deleted    int   `json:"deleted,omitzero"`
+	Bytes      int64 `json:"bytes"`              // of the written files, once
+	Containers int   `json:"containers"`         // that got them
+	Started    Name  `json:"started,omitzero"`   // the one that got them, if it started meanwhile
+	InTime     bool  `json:"inTime,omitzero"`    // that one got them before it was ready
+	Python     bool  `json:"python,omitzero"`    // some of them are Python modules
+	Restarted  int   `json:"restarted,omitzero"` // containers that were restarted for them
+}
+
+// UnsyncedContainer is a container that cannot get files.
+type UnsyncedContainer struct {
+	Image     Name   `json:"image"` // in devloop.yaml
+	Container Name   `json:"container"`
+	Reason    string `json:"reason"`
+}
+
+// RenewedImage is an image that holds files which were synced before it was built.
+type RenewedImage struct {
+	Image Image `json:"image"`
 }

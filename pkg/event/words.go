@@ -15,6 +15,7 @@ const (
 
 	ChangeSeen      = "change seen"
 	RunStarts       = "run starts"
+	RunNarrowed     = "run of some releases"
 	RunComplete     = "run complete"
 	InputsHashed    = "inputs hashed"
 	NodesAsked      = "nodes asked"
@@ -30,6 +31,10 @@ const (
 	ImageOnNode     = "image on the node"
 	ImageVerified   = "image verified"
 
+	FilesSynced  = "files synced"                               // into the containers of an image
+	SyncRefused  = "files cannot be synced, the image is built" // some containers cannot get them
+	ImageRenewed = "image of the synced files is ready"         // for pods that start later
+
 	ReleaseApplied     = "release applied"
 	ReleaseUnchanged   = "release unchanged"
 	ReleaseRolledBack  = "release rolled back"
@@ -41,10 +46,18 @@ const (
 	ChainChecked     = "chain checked"
 	ChainIntact      = "what runs is what is on the disk"
 	ClustersOutdated = "clusters run an older image"
-	PodsOutdated     = "pods run an older image and nothing replaces them"
-	LibrariesSame    = "libraries are the same"
-	LibrariesDiffer  = "libraries differ"
-	VenvSynced       = "requirements installed"
+
+	ClusterSeen  = "Dask cluster"       // whenever anything about it changed
+	ClusterUp    = "Dask cluster is up" // its scheduler can be reached
+	ClusterWaits = "Dask cluster waits" // its scheduler or its workers do, with the reason
+	ClusterGone  = "Dask cluster gone"  // stopped, failed or deleted
+
+	PodsOutdated    = "pods run an older image and nothing replaces them"
+	LibrariesSame   = "libraries are the same"
+	LibrariesDiffer = "libraries differ"
+	VenvSynced      = "requirements installed"
+	LocalPython     = "Python environment of this machine"
+	CRDsApplied     = "CRDs applied"
 
 	PodChanged    = "pod changed"
 	PodGone       = "pod gone"
@@ -86,6 +99,7 @@ var vocabulary = map[string]struct {
 
 	ChangeSeen:      {"loop", nil, nil},
 	RunStarts:       {"loop", RunStart{}, nil},
+	RunNarrowed:     {"loop", RunScope{}, nil},
 	RunComplete:     {"loop", RunEnd{}, nil},
 	InputsHashed:    {"build", nil, nil},
 	NodesAsked:      {"node", nil, nil},
@@ -101,6 +115,10 @@ var vocabulary = map[string]struct {
 	ImageOnNode:     {"node", NodeImage{}, nil},
 	ImageVerified:   {"verify", Verification{}, nil},
 
+	FilesSynced:  {"sync", SyncedFiles{}, nil},
+	SyncRefused:  {"sync", UnsyncedContainer{}, nil},
+	ImageRenewed: {"sync", RenewedImage{}, nil},
+
 	ReleaseApplied:     {"deploy", Release{}, nil},
 	ReleaseUnchanged:   {"deploy", Release{}, nil},
 	ReleaseRolledBack:  {"deploy", Release{}, nil},
@@ -113,9 +131,15 @@ var vocabulary = map[string]struct {
 	ChainIntact:      {"proof", nil, nil},
 	ClustersOutdated: {"proof", OutdatedClusters{}, nil},
 	PodsOutdated:     {"proof", nil, nil},
-	LibrariesSame:    {"proof", Comparison{}, nil},
-	LibrariesDiffer:  {"proof", Comparison{}, nil},
-	VenvSynced:       {"local", nil, nil},
+
+	ClusterSeen:  {"dask", DaskCluster{}, nil},
+	ClusterUp:    {"dask", DaskCluster{}, nil},
+	ClusterWaits: {"dask", DaskCluster{}, nil},
+	ClusterGone:  {"dask", DaskClusterEnd{}, nil},
+
+	LibrariesSame:   {"proof", Comparison{}, nil},
+	LibrariesDiffer: {"proof", Comparison{}, nil},
+	VenvSynced:      {"local", nil, nil},
 
 	PodChanged:    {PodStage, Pod{}, nil},
 	PodGone:       {PodStage, PodRef{}, nil},

@@ -1,5 +1,6 @@
 // Package files reads untrusted files: regular ones only, and never more than a limit. A FIFO would
-// block the reader until another process writes, and a device may have no end.
+// block the reader until another process writes, and a device may have no end. Files of devloop's
+// own are replaced as a whole.
 package files
 
 import (

@@ -1,9 +1,9 @@
 package files
 
 import (
+	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"strings"
 )
 
@@ -59,17 +59,35 @@ func ToolFiles() []string {
 }
 
 // SplitGlob splits an absolute path before its first part with a wildcard (*, ?, [..], ** for any
-// number of folders). glob is "" if it has none, or if something has exactly that name.
+// number of folders). The name of something that is there, as in "/home/me/web [2]", has none. glob
+// is "" if no part has one.
 func SplitGlob(pattern string) (folder, glob string) {
 	parts := strings.Split(pattern, "/")
-	first := slices.IndexFunc(parts, func(part string) bool { return strings.ContainsAny(part, `*?[`) })
-	if first < 0 {
-		return pattern, ""
+	for i, part := range parts {
+		if !strings.ContainsAny(part, `*?[`) {
+			continue
+		}
+		if _, err := os.Lstat(strings.Join(parts[:i+1], "/")); err != nil {
+			return path.Clean("/" + strings.Join(parts[:i], "/")), strings.Join(parts[i:], "/")
+		}
 	}
-	if _, err := os.Lstat(pattern); err == nil {
-		return pattern, ""
+	return pattern, ""
+}
+
+// Glob returns the paths that match an absolute pattern, in which ** is *.
+func Glob(pattern string) ([]string, error) {
+	folder, glob := SplitGlob(pattern)
+	if glob == "" {
+		if _, err := os.Lstat(pattern); err != nil {
+			return nil, nil //nolint:nilerr // nothing is there
+		}
+		return []string{pattern}, nil
 	}
-	return path.Clean("/" + strings.Join(parts[:first], "/")), strings.Join(parts[first:], "/")
+	names, err := fs.Glob(os.DirFS(folder), glob)
+	for i, name := range names {
+		names[i] = path.Join(folder, name)
+	}
+	return names, err
 }
 
 func matches(patterns []string, name string) bool {

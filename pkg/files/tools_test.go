@@ -1,8 +1,12 @@
 package files
 
 import (
+	"errors"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -28,6 +32,41 @@ func TestToolFiles(t *testing.T) {
 	} {
 		if got := [2]bool{IsEphemeral(name), IsToolFile(name)}; got != want {
 			t.Errorf("%q is ephemeral, a tool's: %v, want %v", name, got, want)
+		}
+	}
+}
+
+// A folder of the project may be called like a pattern.
+func TestGlob(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "web [2] *")
+	for _, name := range []string{"k8s/a.yaml", "k8s/b.yaml", "k8s/[x].yaml", "c.yaml"} {
+		full := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(full), 0o755), os.WriteFile(full, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for pattern, want := range map[string]struct {
+		folder, glob string
+		found        []string
+	}{
+		"k8s/*.yaml":     {"k8s", "*.yaml", []string{"k8s/[x].yaml", "k8s/a.yaml", "k8s/b.yaml"}},
+		"*/[ab].yaml":    {"", "*/[ab].yaml", []string{"k8s/a.yaml", "k8s/b.yaml"}},
+		"k8s/[x].yaml":   {"k8s/[x].yaml", "", []string{"k8s/[x].yaml"}},
+		"k8s/**/*.yaml":  {"k8s", "**/*.yaml", nil},
+		"c.yaml":         {"c.yaml", "", []string{"c.yaml"}},
+		"missing/*.yaml": {"missing", "*.yaml", nil},
+		"missing.yaml":   {"missing.yaml", "", nil},
+	} {
+		folder, glob := SplitGlob(filepath.Join(dir, pattern))
+		if folder != filepath.Join(dir, want.folder) || glob != want.glob {
+			t.Errorf("%s: %s, %s", pattern, folder, glob)
+		}
+		found, err := Glob(filepath.Join(dir, pattern))
+		for i := range found {
+			found[i] = strings.TrimPrefix(found[i], dir+"/")
+		}
+		if err != nil || !slices.Equal(found, want.found) {
+			t.Errorf("%s: %q, %v", pattern, found, err)
 		}
 	}
 }

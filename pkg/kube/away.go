@@ -3,11 +3,13 @@ package kube
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -124,16 +126,31 @@ func (c *Cluster) unreachable(err error) event.Cluster {
 		what += ": " + withoutURL(err).Error()
 	}
 	var invalid x509.CertificateInvalidError
+	var wrongName x509.HostnameError
 	var unknown *net.DNSError
+	var remote *net.OpError
 	switch {
 	case apierrors.IsUnauthorized(err):
 		return state(fmt.Sprintf("its API server %s refuses the kubeconfig's credentials", server), c.credentialsHint())
+	case apierrors.IsForbidden(err):
+		return state(fmt.Sprintf("its API server %s answers: %v", server, err), "the UID of the namespace "+
+			metav1.NamespaceSystem+" tells clusters apart: have the context's user allowed to get it, or use another context")
 	case errors.As(err, new(apierrors.APIStatus)):
-		return state(fmt.Sprintf("its API server %s answers with an error: %v", server, err), "")
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && time.Now().After(invalid.Cert.NotAfter):
+		return state(fmt.Sprintf("its API server %s answers with an error: %v", server, err),
+			"see what answers there, or choose another context: --kube-context")
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && time.Now().Before(invalid.Cert.NotBefore):
+		return state(fmt.Sprintf("the certificate of its API server %s is valid only from %s", server,
+			invalid.Cert.NotBefore.Format(time.DateTime)), "this machine's clock says "+time.Now().Format(time.DateTime))
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return state(fmt.Sprintf("the certificate of its API server %s expired on %s", server,
 			invalid.Cert.NotAfter.Format(time.DateOnly)),
 			"have the cluster renew it, unless this machine's clock is wrong: it says "+time.Now().Format(time.DateOnly))
+	case errors.As(err, &wrongName):
+		return state(fmt.Sprintf("the certificate of its API server %s is for another name: %v", server, wrongName),
+			"the address may belong to another cluster now; or give the name in the kubeconfig: tls-server-name")
+	case errors.As(err, new(tls.RecordHeaderError)), errors.Is(err, http.ErrSchemeMismatch): // the latter of HTTP servers
+		return state(fmt.Sprintf("what answers at its API server's address %s does not speak HTTPS", server),
+			"another program may have the port now: see whether the cluster runs")
 	case errors.As(err, new(x509.UnknownAuthorityError)):
 		return state(fmt.Sprintf("the certificate of its API server %s is not signed by the kubeconfig's authority", server),
 			"the address may belong to another cluster now: have the cluster's tool write the kubeconfig again")
@@ -146,11 +163,15 @@ func (c *Cluster) unreachable(err error) event.Cluster {
 	case c.clientCertificateExpired() != "":
 		return state(what+"; the kubeconfig's client certificate expired on "+c.clientCertificateExpired(),
 			c.credentialsHint())
+	case errors.As(err, &remote) && remote.Op == "remote error": // an alert of TLS
+		return state(fmt.Sprintf("its API server %s refuses the connection: %v", server, remote.Err), c.credentialsHint())
 	case c.target.Proxy != "":
 		what += fmt.Sprintf("; requests to it go through the proxy %s, by %s", c.target.Proxy, c.target.ProxyFrom)
 		return state(what, c.target.proxyHint())
 	case errors.As(err, &unknown) && unknown.IsNotFound:
 		return state(what, fmt.Sprintf("this machine knows no host %s: is a VPN off?", unknown.Name))
+	case errors.As(err, &unknown):
+		return state(what, fmt.Sprintf("this machine cannot look up %s now: is the network, or a VPN, off?", unknown.Name))
 	}
 	return state(what, desktopHint(Target{Context: c.Context, Server: server}))
 }

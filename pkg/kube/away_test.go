@@ -194,6 +194,40 @@ func TestWhatTheErrorSays(t *testing.T) {
 	writeKubeconfig(t, path, s, "", "token")
 	changed(func(server, _ *string) { *server = other.URL })
 	check("another authority", connect(), "is not signed by the kubeconfig's authority", "write the kubeconfig again")
+
+	early := httptest.NewUnstartedServer(http.NotFoundHandler())
+	early.TLS = &tls.Config{Certificates: []tls.Certificate{certificate(t, time.Now().Add(48*time.Hour))}}
+	early.StartTLS()
+	t.Cleanup(early.Close)
+	writeKubeconfig(t, path, early, "", "token")
+	check("a clock that is late", connect(), "is valid only from", "this machine's clock says")
+
+	writeKubeconfig(t, path, s, "", "token")
+	changed(func(server, _ *string) { *server = strings.Replace(*server, "127.0.0.1", "localhost", 1) })
+	check("another name", connect(), "is for another name: ", "tls-server-name")
+
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
+	writeKubeconfig(t, path, s, "", "token")
+	changed(func(server, _ *string) { *server = strings.Replace(plain.URL, "http://", "https://", 1) })
+	check("no HTTPS", connect(), "does not speak HTTPS", "another program")
+
+	strict := httptest.NewUnstartedServer(http.NotFoundHandler())
+	strict.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert}
+	strict.StartTLS()
+	t.Cleanup(strict.Close)
+	writeKubeconfig(t, path, strict, "", "token")
+	check("no client certificate", connect(), "refuses the connection: tls: certificate required", "log in again")
+
+	forbidding := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write([]byte(`{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
+			"message": "namespaces \"kube-system\" is forbidden"}`))
+	}))
+	t.Cleanup(forbidding.Close)
+	writeKubeconfig(t, path, forbidding, "", "token")
+	check("no right", connect(), `answers: namespaces "kube-system" is forbidden`, "have the context's user allowed")
 }
 
 // TestNoCredentials: an API server that was not asked is not said to be silent.

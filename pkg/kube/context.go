@@ -54,6 +54,15 @@ func loadKubeconfig(wanted string) (clientcmd.ClientConfig, Target, error) {
 	return loader, target, nil
 }
 
+// ContextNames returns the contexts of the kubeconfig, for shell completion.
+func ContextNames() []string {
+	config, err := clientcmd.NewDefaultClientConfigLoadingRules().Load()
+	if err != nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(config.Contexts))
+}
+
 // proxyURL is the kubeconfig's key for a proxy.
 const proxyURL = "proxy-url in the kubeconfig"
 
@@ -98,6 +107,10 @@ func noContext(wanted string, config clientcmdapi.Config, files []string) error 
 func missingContext(wanted string, config clientcmdapi.Config, files []string) error {
 	where := strings.Join(files, ", ")
 	known := slices.Sorted(maps.Keys(config.Contexts))
+	if broken := config.Contexts[wanted]; broken != nil {
+		return event.WithHint(fmt.Errorf("kube context %q: its cluster %q is not in %s", wanted, broken.Cluster, where),
+			"have the cluster's tool write the kubeconfig again, or choose another context: --kube-context")
+	}
 	switch {
 	case len(known) == 0:
 		return event.WithHint(fmt.Errorf("there is no kube context in %s", where),
@@ -107,7 +120,7 @@ func missingContext(wanted string, config clientcmdapi.Config, files []string) e
 			"kubectl config use-context "+known[0]+", or minikube start, which selects its own")
 	}
 	return event.WithHint(fmt.Errorf("there is no kube context %q in %s", wanted, where),
-		"use one of "+strings.Join(known, ", ")+", or start a cluster (minikube start)")
+		"use one of "+strings.Join(known, ", ")+", or have the tool of that cluster write the kubeconfig")
 }
 
 // KubeconfigSecrets returns the tokens, passwords and keys in the kubeconfig and in the files that

@@ -76,7 +76,7 @@ func writeLocked(folder string, content []byte) (name string, remove func(), err
 // RemoveStaleKubeconfigs removes the files of devloops that were killed: they are not locked.
 func RemoveStaleKubeconfigs(folder string) {
 	for _, pattern := range []string{KubeconfigPrefix + "*", NewKubeconfigPrefix + "*"} {
-		stale, _ := filepath.Glob(filepath.Join(folder, pattern)) // the pattern is valid
+		stale, _ := files.Glob(filepath.Join(folder, pattern)) // the pattern is valid
 		for _, name := range stale {
 			removeUnlocked(name, strings.HasPrefix(pattern, NewKubeconfigPrefix))
 		}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -31,6 +32,7 @@ type reading struct {
 	roots        []string // files and folders of the configuration, values and charts
 	filesAtStart []file   // below roots, before the first of them was read
 	sum          string   // of all content
+	rest         string   // of all content but the files that are synced
 }
 
 // checkUnmoved returns event.ErrSuperseded if a file was written since the run began to read: a
@@ -43,33 +45,59 @@ func (r *reading) checkUnmoved(ctx context.Context) error {
 	return nil
 }
 
-// same tells whether the files hold what the run under way, or the last good one, has read.
-func (l *Loop) same(ctx context.Context) bool {
+// worth is what a change is worth.
+type worth int
+
+const (
+	worthRun  worth = iota
+	worthSync       // only files that are synced hold something else
+	worthNothing
+)
+
+// weigh compares the files with what the run under way, or the last good one, has read.
+func (l *Loop) weigh(ctx context.Context) worth {
 	before := l.lastRead.Load()
 	if before == nil {
-		return false
+		return worthRun
 	}
 	ctx, cancel := context.WithTimeout(ctx, filterTimeout)
 	defer cancel()
 	target, _, err := before.stages.Images.Hash(ctx)
 	if err != nil {
-		return false
+		return worthRun
 	}
 	now := walk(ctx, before.roots)
-	return now.err == nil && sum(ctx, target, now.files) == before.sum && l.lastRead.Load() == before
+	all, rest := sums(target, sumFiles(ctx, now.files))
+	switch {
+	case now.err != nil || l.lastRead.Load() != before:
+		return worthRun
+	case all == before.sum:
+		return worthNothing
+	case rest == before.rest:
+		return worthSync
+	}
+	return worthRun
 }
 
 // maxRead is the size of files, in bytes, up to which their content counts. Helm allows no larger
 // ones in a chart; others, which take seconds to read, count by size and time.
 const maxRead = 16 << 20
 
-// sum is of the content of files, and of images by their tags. Only regular files are read, a block
-// at a time; if ctx ends meanwhile, the sum matches no complete one.
-func sum(ctx context.Context, target *Target, list []file) string {
-	h := sha256.New() // to which writing never fails
+// sums are of all content, that of files and of images by their tags; and of all but the files that
+// are synced.
+func sums(target *Target, content string) (all, rest string) {
+	tags, rests := []string{content}, []string{content}
 	for _, image := range target.Images {
-		_, _ = fmt.Fprintf(h, "%s\n", image.Tag)
+		tag := image.Tag.String()
+		tags, rests = append(tags, tag), append(rests, cmp.Or(image.Rest, tag))
 	}
+	return strings.Join(tags, "\n"), strings.Join(rests, "\n")
+}
+
+// sumFiles is of the content of files. Only regular files are read, a block at a time; if ctx ends
+// meanwhile, the sum matches no complete one.
+func sumFiles(ctx context.Context, list []file) string {
+	h := sha256.New() // to which writing never fails
 	for _, f := range list {
 		if f.size > maxRead {
 			_, _ = fmt.Fprintf(h, "%q %d %d\n", f.path, f.size, f.modified)

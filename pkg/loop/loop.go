@@ -1,7 +1,8 @@
 // Package loop decides when a run starts and when it is superseded: the latest change wins.
 //
 // A change cancels the run under way (cause event.ErrSuperseded); the next run starts only after
-// that one has returned. run.go is what a run does, filter.go what a change is worth.
+// that one has returned. run.go is what a run does, filter.go what a change is worth, sync.go
+// when files go into what runs, narrow.go when a run may be of some releases alone.
 package loop
 
 import (
@@ -43,22 +44,31 @@ const (
 // Change is a reason for another run.
 type Change struct {
 	watch.Batch
-	Asked bool // by the user, who wants a run whatever the files hold
+	Asked    bool     // by the user, who wants a run whatever the files hold
+	Releases []string // that the user wants a run of, nil for all
 }
 
 // cause is why a run starts: all changes since the last run that was not superseded. A retry has
 // those of the run that failed first, since the user waits since then.
 type cause struct {
-	why     string // start, change, asked, retry
-	files   []string
-	since   time.Time // the first of them changed; of a retry without changes, the first run began
-	settled time.Duration
+	why      string // start, change, asked, retry
+	asked    bool   // by the user, now or before it failed
+	files    []string
+	releases []string  // that are enough, nil for all
+	since    time.Time // the first of them changed; of a retry without changes, the first run began
+	settled  time.Duration
 }
 
 func (c *cause) add(change Change) {
-	if c.why == "retry" { // it was reported as failed, this is another attempt
-		*c = cause{}
+	if c.why == "" {
+		c.releases = change.Releases
+	} else {
+		c.releases = merge(c.releases, change.Releases)
 	}
+	if c.why == "retry" { // it was reported as failed, this is another attempt
+		*c = cause{asked: c.asked, releases: c.releases}
+	}
+	c.asked = c.asked || change.Asked
 	switch {
 	case change.Asked:
 		c.why = "asked"
@@ -75,27 +85,32 @@ func (c *cause) add(change Change) {
 	}
 }
 
-func (c *cause) report(sink event.Sink) {
-	sink.Stage("loop").Detail(event.RunStarts,
-		event.RunStart{Why: event.Name(c.why), Files: baseNames(c.files), Since: c.since, Settled: event.Seconds(c.settled)})
+// report reports that a run starts. changes are what it brings.
+func (c *cause) report(sink event.Sink, changes event.FileChanges) {
+	sink.Stage("loop").Detail(event.RunStarts, event.RunStart{Why: event.Name(c.why), Files: baseNames(c.files),
+		Changes: changes, Since: c.since, Settled: event.Seconds(c.settled)})
 }
 
 // Loop runs the stages again and again. It must not be copied.
 type Loop struct {
 	load    func(ctx context.Context) (Stages, error)
 	watch   watcher
+	differ  differ
 	changes <-chan Change
 	sink    event.Sink
 
 	lastRead atomic.Pointer[reading] // that of the run under way, or of the last good one; nil if unsure
+	deployed deployment              // belongs to the run under way
 
 	roots []string // the run's own: files and folders of the configuration, values and charts
 }
 
 // New returns a Loop. load reads devloop.yaml and is called at the start of each run; changes are
 // of paths that were given to watch, or requests of the user.
-func New(load func(ctx context.Context) (Stages, error), watch watcher, changes <-chan Change, sink event.Sink) *Loop {
-	return &Loop{load: load, watch: watch, changes: changes, sink: sink}
+func New(
+	load func(ctx context.Context) (Stages, error), watch watcher, differ differ, changes <-chan Change, sink event.Sink,
+) *Loop {
+	return &Loop{load: load, watch: watch, differ: differ, changes: changes, sink: sink}
 }
 
 // Run runs the stages now and after every change, until ctx ends. After a failed run it waits for
@@ -158,8 +173,13 @@ func (s *scheduler) start(ctx context.Context) {
 	s.began = time.Now()
 	ctx, s.cancel = context.WithCancelCause(ctx)
 	sink := s.markRepeated(s.sink.InRun(s.number))
-	s.next.report(sink)
-	go func() { s.ended <- sink.Stage("loop").Guard("run", func() error { return s.once(ctx, sink) }) }()
+	var changes event.FileChanges
+	_ = sink.Stage("loop").Guard("compare files", func() error { changes = s.differ.Changes(s.next.files); return nil })
+	s.next.report(sink, changes)
+	request := request{s.next.asked, s.next.releases}
+	go func() {
+		s.ended <- sink.Stage("loop").Guard("run", func() error { return s.once(ctx, sink, request) })
+	}()
 }
 
 // markRepeated marks events that an earlier try of the same run has sent.
@@ -177,10 +197,10 @@ func (s *scheduler) markRepeated(to event.Sink) event.Sink {
 
 func (s *scheduler) handle(ctx context.Context, c Change) {
 	stage := s.sink.Stage("loop")
+	worth := worthRun // also after a panic, which the run will meet again and report
 	if !c.Asked {
-		same := false // also after a panic, which the run will meet again and report
-		_ = stage.Guard("look at a change", func() error { same = s.same(ctx); return nil })
-		if same {
+		_ = stage.Guard("look at a change", func() error { worth = s.weigh(ctx); return nil })
+		if worth == worthNothing {
 			stage.Detail("files hold what they held before", "files", baseNames(c.Paths))
 			s.unsure = s.cancel != nil
 			return
@@ -195,7 +215,7 @@ func (s *scheduler) handle(ctx context.Context, c Change) {
 		s.burst = now
 	}
 	wait := time.Duration(0)
-	if !c.Asked && s.burst != now && (s.pending || s.cancel != nil) {
+	if !c.Asked && worth != worthSync && s.burst != now && (s.pending || s.cancel != nil) {
 		wait = min(burstQuiet, s.burst.Add(burstLimit).Sub(now))
 	}
 	s.changed, s.retries = now, 0
@@ -208,6 +228,9 @@ func (s *scheduler) handle(ctx context.Context, c Change) {
 func (s *scheduler) finish(err error) {
 	s.cancel(nil)
 	s.cancel = nil
+	if err == nil {
+		s.differ.Succeeded()
+	}
 	switch {
 	case s.pending: // for a newer change
 	case errors.Is(err, event.ErrSuperseded): // a stage noticed first
@@ -232,15 +255,21 @@ func (s *scheduler) finish(err error) {
 // Once runs the stages one time and returns how that went.
 func (l *Loop) Once(ctx context.Context) error {
 	sink := l.sink.InRun(1)
-	(&cause{why: "asked"}).report(sink)
-	return l.once(ctx, sink)
+	(&cause{why: "asked"}).report(sink, nil)
+	return l.once(ctx, sink, request{asked: true})
+}
+
+// request is what a run was asked for.
+type request struct {
+	asked    bool     // by the user: pods are replaced, even if syncing files would do
+	releases []string // of these alone, or of all if that is nil
 }
 
 // once reports a run as one step.
-func (l *Loop) once(ctx context.Context, sink event.Sink) error {
-	l.lastRead.Store(nil)
+func (l *Loop) once(ctx context.Context, sink event.Sink, request request) error {
+	lastGood := l.lastRead.Swap(nil)
 	err := sink.Stage("loop").Step(ctx, event.RunComplete, func(ctx context.Context) ([]any, error) {
-		return nil, l.run(ctx, sink)
+		return nil, l.run(ctx, sink, request, lastGood)
 	})
 	if err != nil {
 		l.lastRead.Store(nil) // so that saving again, even the same, tries again

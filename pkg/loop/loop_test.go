@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/filediff"
 	"github.com/devloop/devloop/pkg/watch"
 )
 
@@ -139,6 +140,13 @@ func (w *world) Apply(_ context.Context, _ event.Sink, target *Target) error {
 func (w *world) Wait(context.Context, event.Sink) error  { return nil }
 func (w *world) Check(context.Context, event.Sink) error { return nil }
 
+// undiffed knows no format of a file.
+type undiffed struct{}
+
+func (undiffed) Read(context.Context, []watch.Path) {}
+func (undiffed) Succeeded()                         {}
+func (undiffed) Changes([]string) event.FileChanges { return nil }
+
 // start runs a loop over w until the returned function is called. Events returns those of whole
 // runs since it was called last.
 func start(t *testing.T, w *world) (save func(int64), events func() []event.Event, stop func()) {
@@ -162,7 +170,7 @@ func start(t *testing.T, w *world) (save func(int64), events func() []event.Even
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		New(w.load, w, changes, sink).Run(ctx)
+		New(w.load, w, undiffed{}, changes, sink).Run(ctx)
 	}()
 	save = func(n int64) {
 		w.disk.Store(n)
@@ -277,7 +285,7 @@ func TestOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &world{node: map[string]bool{}}
-	if err := New(w.load, unwatched{}, nil, func(event.Event) {}).Once(t.Context()); err != nil {
+	if err := New(w.load, unwatched{}, undiffed{}, nil, func(event.Event) {}).Once(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if w.deployed != w.tag().String() {
@@ -459,6 +467,58 @@ func TestChangeDuringBackoff(t *testing.T) {
 	})
 }
 
+func TestWhatARunBrings(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile("values.yaml", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a: 1\n")
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{node: map[string]bool{}, buildFor: time.Minute}
+		changes := make(chan Change)
+		var mu sync.Mutex
+		var brings []string
+		sink := func(e event.Event) {
+			if p, ok := e.Payload.(event.RunStart); ok {
+				mu.Lock()
+				defer mu.Unlock()
+				brings = append(brings, fmt.Sprint(p.Why, ": ", p.Changes))
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { New(w.load, w, &filediff.Tracker{}, changes, sink).Run(ctx) })
+		save := func(text string) {
+			write(text)
+			w.disk.Add(1)
+			changes <- Change{Batch: watch.Batch{Paths: []string{"values.yaml"}}}
+		}
+		pass(2 * time.Minute)
+		save("a: 2\n")
+		pass(10 * time.Second) // superseded
+		save("a: 2\nb: 1\n")
+		pass(2 * time.Minute)
+		w.bad.Store(true)
+		save("a: 2\nb: 2\n")
+		pass(2 * time.Minute) // failed
+		w.bad.Store(false)
+		changes <- Change{Asked: true}
+		pass(2 * time.Minute)
+		changes <- Change{Asked: true}
+		pass(2 * time.Minute)
+		cancel()
+		running.Wait()
+		want := []string{"start: ", "change: values.yaml  ~ a", "change: values.yaml  ~ a, + b", "change: values.yaml  ~ b",
+			"asked: values.yaml  ~ b", "asked: "}
+		if !slices.Equal(brings, want) {
+			t.Errorf("%q, not %q", brings, want)
+		}
+	})
+}
+
 // The time to ready counts from the save, also where an API server that hangs had the run tried
 // again in between.
 func TestRetriesCountFromTheSave(t *testing.T) {
@@ -471,7 +531,7 @@ func TestRetriesCountFromTheSave(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			New(w.load, w, changes, func(e event.Event) {
+			New(w.load, w, undiffed{}, changes, func(e event.Event) {
 				if p, ok := e.Payload.(event.RunStart); ok {
 					mu.Lock()
 					defer mu.Unlock()
@@ -591,7 +651,7 @@ func TestLinkedFolders(t *testing.T) {
 	link("../shared", "real/templates")
 	link("..", "shared/loop")
 	chart := []string{filepath.Join(dir, "chart")}
-	content := func() string { return sum(t.Context(), &Target{}, walk(t.Context(), chart).files) }
+	content := func() string { return sumFiles(t.Context(), walk(t.Context(), chart).files) }
 	before := content()
 	write("shared/service.yaml", "b")
 	if content() == before {
@@ -793,7 +853,7 @@ func TestPanicFailsTheRun(t *testing.T) {
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
-					New(c.load, c, changes, sink).Run(ctx)
+					New(c.load, c, undiffed{}, changes, sink).Run(ctx)
 				}()
 				pass(2 * burstGap)
 				c.disk.Store(1)
@@ -828,7 +888,7 @@ func TestPanicInTheLookAtAChange(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			New(c.load, c, changes, func(event.Event) {}).Run(ctx)
+			New(c.load, c, undiffed{}, changes, func(event.Event) {}).Run(ctx)
 		}()
 		pass(2 * burstGap)
 		c.disk.Store(1)

@@ -89,7 +89,7 @@ func play(t *testing.T, story string, shutdown bool) {
 	in := make(chan Change)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { New(s.load, s, in, sink).Run(ctx) })
+	running.Go(func() { New(s.load, s, undiffed{}, in, sink).Run(ctx) })
 	end := func(err error) {
 		synctest.Wait()
 		select {
@@ -151,7 +151,7 @@ func TestStress(t *testing.T) {
 		in := make(chan Change)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
-		running.Go(func() { New(w.load, w, in, func(event.Event) {}).Run(ctx) })
+		running.Go(func() { New(w.load, w, undiffed{}, in, func(event.Event) {}).Run(ctx) })
 		for range saves {
 			if random.IntN(5) > 0 {
 				w.disk.Store(random.Int64N(50))

@@ -20,6 +20,11 @@ type Stages struct {
 	Platform platform
 	Forwards forwards
 	Proof    proof
+	// Containers may be nil if no image has files that are synced.
+	Containers containers
+	// Only returns the stages of a run of some releases, and of those that they depend on. All but the
+	// platform's stay as they are.
+	Only func(releases []string) (Stages, error)
 }
 
 type images interface {
@@ -64,6 +69,14 @@ type forwards interface {
 	Check(ctx context.Context, sink event.Sink) error
 }
 
+type containers interface {
+	// Sync writes the files of the target's inputs into the containers that run its images, or others
+	// of the same Rest. all is false if some containers cannot get them; it reports those.
+	Sync(ctx context.Context, sink event.Sink, target *Target) (all bool, err error)
+	// Renew builds and loads the target's images in the background, for pods that start later.
+	Renew(target *Target)
+}
+
 type proof interface {
 	// Check returns how what runs differs from what was built, nil if it does not.
 	Check(ctx context.Context, sink event.Sink, target *Target) error
@@ -76,15 +89,27 @@ type watcher interface {
 	Watch(paths []watch.Path) (changed bool, err error)
 }
 
+type differ interface {
+	// Read remembers what the run reads.
+	Read(ctx context.Context, paths []watch.Path)
+	// Succeeded tells that the run has, with what was read last.
+	Succeeded()
+	// Changes returns what changed in files since then.
+	Changes(files []string) event.FileChanges
+}
+
 // run takes the platform to the state that the files on disk describe. It does not care what woke
 // it: where nothing differs, it does nothing.
-func (l *Loop) run(ctx context.Context, sink event.Sink) error {
+func (l *Loop) run(ctx context.Context, sink event.Sink, request request, lastGood *reading) error {
 	now, err := l.readInputs(ctx, sink)
 	if err != nil {
 		return err
 	}
-	stages, target := now.stages, now.target
-	missing, err := stages.missing(ctx, sink, target.Images)
+	stages, err := now.narrow(sink.Stage("loop"), request.releases, lastGood)
+	if err != nil {
+		return err
+	}
+	target, missing, err := l.sync(ctx, sink, now, request)
 	if err != nil {
 		return err
 	}
@@ -106,10 +131,14 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	if err := stages.Platform.Verify(ctx, sink, target); err != nil {
 		return err
 	}
+	l.deployed.invalidate(target)
 	if err := stages.Platform.Apply(ctx, sink, target); err != nil {
 		return err
 	}
 	if err := stages.Platform.Wait(ctx, sink); err != nil {
+		return err
+	}
+	if err := stages.syncAgain(ctx, sink, target); err != nil {
 		return err
 	}
 	if err := stages.Forwards.Check(ctx, sink); err != nil {
@@ -118,8 +147,12 @@ func (l *Loop) run(ctx context.Context, sink event.Sink) error {
 	if err := stages.Proof.Check(ctx, sink, target); err != nil {
 		return err
 	}
+	l.deployed.record(now, target, request)
 	stages.Nodes.Prune(ctx, sink, target)
 	stages.Proof.Follow(target)
+	if target != now.target {
+		stages.Containers.Renew(now.target)
+	}
 	return now.checkUnmoved(ctx)
 }
 
@@ -156,7 +189,9 @@ func (l *Loop) readOnce(ctx context.Context) (*reading, error) {
 	if err := cmp.Or(hashErr, now.err); err != nil {
 		return nil, err
 	}
-	r := &reading{stages, target, l.roots, before.files, sum(ctx, target, now.files)}
+	l.differ.Read(ctx, paths)
+	all, rest := sums(target, sumFiles(ctx, now.files))
+	r := &reading{stages, target, l.roots, before.files, all, rest}
 	l.lastRead.Store(r)
 	return r, nil
 }

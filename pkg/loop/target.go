@@ -18,6 +18,10 @@ type Image struct {
 	Tag   name.Tag // by the hash of its inputs
 	Ref   string   // how pods name it; the nodes stage adds the digest where it knows one
 	Input any      // what the images stage builds it from
+
+	// Rest is the hash of the inputs without the files that are synced: images of the same Rest differ
+	// by those alone. It is "" for an image of which nothing is synced.
+	Rest string
 }
 
 // Event is the image as events name it.

@@ -130,11 +130,15 @@ func runKustomize(ctx context.Context, folder string, remote bool) (result kusto
 		return result, err
 	}
 	defer func() { _ = os.RemoveAll(temporary) }() // the system cleans up what stays
+	real, err := filepath.EvalSymlinks(temporary)  // as kustomize does: on macOS, it is behind a link
+	if err != nil {
+		return result, err
+	}
 	cmd, err := subprocess.Command(ctx, KustomizeArgument)
 	if err != nil {
 		return result, err
 	}
-	cmd.Env = append(os.Environ(), "TMPDIR="+temporary, "GIT_TERMINAL_PROMPT=0")
+	cmd.Env = append(os.Environ(), "TMPDIR="+real, "GIT_TERMINAL_PROMPT=0")
 	cmd.Stdin = strings.NewReader(folder)
 	output, err := subprocess.Run(cmd, 2*maxOutput)
 	switch cause := context.Cause(ctx); {

@@ -220,9 +220,17 @@ func TestRemoteBase(t *testing.T) {
 	folder := write(t, map[string]string{
 		"o/kustomization.yaml": "resources: ['file://" + repository + "//base?ref=main']\nnamePrefix: dev-\n"})
 	source := Source{Folder: folder, Kustomization: "o", RemoteBases: true}
-	documents, _, err := source.Read(t.Context())
+	temporary := filepath.Join(t.TempDir(), "a link") // as TMPDIR is on macOS
+	if err := os.Symlink(t.TempDir(), temporary); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", temporary)
+	documents, read, err := source.Read(t.Context())
 	if err != nil || len(documents) != 1 || !strings.Contains(documents[0].Text, "dev-a") {
 		t.Fatal(documents, err)
+	}
+	if slices.ContainsFunc(read, func(path string) bool { return strings.Contains(path, "devloop-kustomize-") }) {
+		t.Errorf("files of the clone would be watched: %q", read)
 	}
 	fakeGit(t, "echo 'fatal: no such repository' >&2\nexit 128\n")
 	if _, _, err := source.Read(t.Context()); err == nil || !strings.Contains(err.Error(), "no such repository") {

@@ -19,7 +19,8 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// certificate makes one that is its own authority, for both sides of a connection to 127.0.0.1.
+// certificate makes one that is its own authority, for both sides of a connection to 127.0.0.1, or
+// localhost.
 func certificate(t *testing.T) (cert, key string, parsed tls.Certificate) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -28,7 +29,8 @@ func certificate(t *testing.T) (cert, key string, parsed tls.Certificate) {
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "minikube"},
 		NotAfter:    time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)

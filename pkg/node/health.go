@@ -68,18 +68,3 @@ func (n *node) clockAndFree(ctx context.Context) (now time.Time, free uint64, er
 	}
 	return now, 0, fmt.Errorf("node %s: df says %q", n.name, out)
 }
-
-// Free returns how many bytes are free on all nodes together where they keep images.
-func (c *Cluster) Free(ctx context.Context) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	var sum uint64
-	for _, n := range c.nodes {
-		_, free, err := n.clockAndFree(ctx)
-		if err != nil {
-			return 0, err
-		}
-		sum += free
-	}
-	return sum, nil
-}

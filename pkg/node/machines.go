@@ -53,7 +53,11 @@ func (p profile) machines(home string, docker *client.Client) func(context.Conte
 		}
 		seen, reached := apiServer(ctx, nodes, p.command("unpause"))
 		if reached {
-			if seen.State == "" && seen.Reason != "" {
+			switch {
+			case seen == (event.Cluster{}) && p.hasTunnel():
+				seen.Reason = "its API server runs; minikube reaches it through an ssh tunnel on this machine"
+				seen.Hint = p.command("start") + " makes the tunnel anew"
+			case seen.State == "" && seen.Reason != "":
 				seen.Hint = fmt.Sprintf("%s; %s starts it again", p.command("logs"), p.command("start"))
 			}
 			return seen
@@ -79,8 +83,8 @@ func (p profile) isDeleted(home string) bool {
 
 // container looks at the container of the first node, which runs the API server.
 func (p profile) container(ctx context.Context, docker *client.Client) event.Cluster {
-	if len(p.Nodes) == 0 || p.Driver == "docker" && os.Getenv("MINIKUBE_ACTIVE_DOCKERD") != "" {
-		return event.Cluster{} // that Docker is the node's own
+	if len(p.Nodes) == 0 {
+		return event.Cluster{}
 	}
 	engines, closeAll := p.engines(docker)
 	defer closeAll()
@@ -152,6 +156,14 @@ func (t tool) machines(cluster string, docker *client.Client) func(context.Conte
 		}
 		seen, _ := apiServer(ctx, nodes, "")
 		return seen
+	}
+}
+
+// withoutDocker says that nothing is known of the cluster that a context is named after.
+func (t tool) withoutDocker(cluster string) func(context.Context, []*node) event.Cluster {
+	return func(context.Context, []*node) event.Cluster {
+		return event.Cluster{Reason: fmt.Sprintf("Docker, which would run a %s cluster %s, does not answer, either",
+			t.name, cluster), Hint: "start Docker, then the cluster"}
 	}
 }
 

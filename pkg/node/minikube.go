@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,6 +30,7 @@ import (
 
 // profile is the part of profiles/<name>/config.json that devloop needs.
 type profile struct {
+	folder           string // profiles/<name>
 	Name             string
 	Driver           string
 	APIServerPort    int
@@ -53,6 +55,7 @@ type machine struct {
 		SSHUser    string
 		SSHPort    int
 		SSHKeyPath string
+		EnginePort int // of Docker, where it is not the usual one: QEMU forwards it
 	}
 }
 
@@ -72,9 +75,17 @@ func minikubeHome() (string, error) {
 // Find returns the cluster of a kube context and its nodes, if it belongs to minikube, kind or k3d;
 // the nodes of other clusters are not known. server is the API server's URL in that context.
 // Origin tells who serves that address; whether the context may be used is up to the caller.
-// hostKeys is the folder for the nodes' ssh host keys, which is created when needed. The caller
-// closes the cluster.
+// docker is the daemon that runs nodes, nil for none; the cluster closes it. hostKeys is the folder
+// for the nodes' ssh host keys, which is created when needed. The caller closes the cluster.
 func Find(ctx context.Context, kubeContext, server string, docker *client.Client, hostKeys string) (*Cluster, error) {
+	cluster, err := find(ctx, kubeContext, server, docker, hostKeys)
+	if err == nil {
+		cluster.machines = docker
+	}
+	return cluster, err
+}
+
+func find(ctx context.Context, kubeContext, server string, docker *client.Client, hostKeys string) (*Cluster, error) {
 	home, err := minikubeHome()
 	if err != nil {
 		return nil, fmt.Errorf("find minikube's folder: %w", err)
@@ -128,7 +139,7 @@ func findProfile(ctx context.Context, home, kubeContext, server string,
 	for _, folder := range folders {
 		names = append(names, folder.Name())
 	}
-	for _, name := range names {
+	for _, name := range slices.DeleteFunc(names, func(name string) bool { return name == kubeContext }) {
 		if other, err := readProfile(home, name); err == nil && other.serves(ctx, server, docker) {
 			return other, true, nil
 		}
@@ -140,8 +151,9 @@ func readProfile(home, name string) (p profile, err error) {
 	if name == "" || name != filepath.Base(name) {
 		return p, fs.ErrNotExist
 	}
-	err = readJSON(filepath.Join(home, "profiles", name, "config.json"), &p)
-	p.Name = name // the folder's name counts
+	folder := filepath.Join(home, "profiles", name)
+	err = readJSON(filepath.Join(folder, "config.json"), &p)
+	p.folder, p.Name = folder, name // the folder's name counts
 	return p, err
 }
 
@@ -159,6 +171,13 @@ func (p profile) command(verb string) string {
 		return "minikube " + verb
 	}
 	return "minikube " + verb + " -p " + p.Name
+}
+
+// hasTunnel reports whether minikube reaches the API server through an ssh tunnel on this machine's
+// loopback (tunnelToAPIServer in its pkg/minikube/bootstrapper/kubeadm), since the machine has no
+// address of its own.
+func (p profile) hasTunnel() bool {
+	return (p.Driver == "qemu2" || p.Driver == "qemu") && (p.Network == "builtin" || p.Network == "user")
 }
 
 const (
@@ -193,6 +212,9 @@ func locate(ctx context.Context, home string, p profile, name, ip string,
 		return n, err
 	case host != "":
 		ssh.locate, n.docker = fixedAddress(host, sshPort), fixedAddress(host, dockerPort)
+		if port := m.Driver.EnginePort; port != 0 {
+			n.docker = fixedAddress(host, strconv.Itoa(port))
+		}
 		if port := m.Driver.SSHPort; port != 0 {
 			if p.Driver == "virtualbox" { // forwards it (GetSSHHostname)
 				host = "127.0.0.1"
@@ -254,8 +276,8 @@ func (p profile) containerPort(ctx context.Context, docker *client.Client, name,
 		errs = append(errs, err)
 	}
 	if ip != "" && (p.Driver == "podman" || os.Getenv("MINIKUBE_ACTIVE_DOCKERD") != "") {
-		// "minikube docker-env" points DOCKER_HOST into the node, whose daemon does not know the
-		// node's container. And podman's sockets may not be served.
+		// "minikube docker-env" may hide the daemon that has the node's container, and podman's
+		// sockets may not be served.
 		return net.JoinHostPort(ip, port), nil
 	}
 	err := errors.Join(errs...)

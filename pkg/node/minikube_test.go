@@ -342,6 +342,50 @@ func TestFindContainers(t *testing.T) {
 	if event.Hint(err) != "docker start old-control-plane" {
 		t.Errorf("stopped: %v", err)
 	}
+
+	// Docker lists no ports of a container that is stopped; a renamed context tells nothing else.
+	stopped := docker(t, map[string]string{"list": list, "old-control-plane": `{"HostConfig": {"PortBindings":
+		{"6443/tcp": [{"HostIp": "127.0.0.1", "HostPort": "40004"}]}}}`})
+	if _, err := Find(t.Context(), "renamed", "https://127.0.0.1:40004", stopped, t.TempDir()); event.Hint(err) !=
+		"docker start old-control-plane" {
+		t.Errorf("stopped and renamed: %v", err)
+	}
+	if found, err := Find(t.Context(), "renamed", "https://127.0.0.1:40005", stopped, t.TempDir()); err != nil ||
+		describe(t, found) != "" {
+		t.Errorf("another port: %v", err)
+	}
+
+	// What a context that the kubeconfig lacks can be of.
+	gone := clientOf(t, "unix://"+filepath.Join(t.TempDir(), "docker.sock"))
+	for name, want := range map[string]string{
+		"kind-dev": "Docker has the kind cluster dev: kind export kubeconfig --name dev writes the context",
+		"kind-old": "Docker has the kind cluster old: kind export kubeconfig --name old writes the context, after " +
+			"docker start old-control-plane",
+		"k3d-team": "Docker has the k3d cluster team: k3d kubeconfig merge --kubeconfig-merge-default team " +
+			"writes the context",
+		"kind-none": "", "staging": "", "../x": "",
+	} {
+		if got := HowToRestore(t.Context(), name, daemon); got != want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	const starting = "if it is in the kind cluster dev: start Docker"
+	if got := HowToRestore(t.Context(), "kind-dev", gone); !strings.HasPrefix(got, starting) {
+		t.Errorf("without Docker: %q", got)
+	}
+	without, err := Find(t.Context(), "kind-dev", "https://127.0.0.1:40001", gone, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen := without.Machines(t.Context()); seen.State != "" || seen.Hint != "start Docker, then the cluster" ||
+		seen.Reason != "Docker, which would run a kind cluster dev, does not answer, either" {
+		t.Errorf("without Docker: %+v", seen)
+	}
+	home(t, map[string]string{"profiles/staging/config.json": "{}"})
+	if got := HowToRestore(t.Context(), "staging", gone); got != "minikube has a profile of that name: "+
+		"minikube start -p staging starts it, and writes the context" {
+		t.Errorf("minikube's: %q", got)
+	}
 }
 
 func TestMinikubeHome(t *testing.T) {

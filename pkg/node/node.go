@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/moby/moby/client"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -41,6 +42,8 @@ type Cluster struct {
 	nodes  []*node
 	known  knownNames
 	look   func(context.Context, []*node) event.Cluster // at its machines; nil if they are not known
+
+	machines *client.Client // the daemon that may run them; nil for none
 }
 
 // node is one node of a cluster. It is safe for concurrent use.
@@ -50,6 +53,7 @@ type node struct {
 	runtime   runtime
 	docker    addressFunc // of its Docker daemon, if that is the runtime
 	shell     string      // what a user types to run a command as root on it, "minikube ssh -- sudo"
+	pids      knownPIDs
 
 	controlPlane bool // it runs the API server; known of containers only
 }
@@ -74,6 +78,9 @@ func (c *Cluster) Close() error {
 	var errs []error
 	for _, n := range c.nodes {
 		errs = append(errs, n.transport.close())
+	}
+	if c.machines != nil {
+		errs = append(errs, c.machines.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -3,18 +3,24 @@ package node
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // Origin is a cluster of a tool on this machine. The zero value means none.
@@ -84,10 +90,8 @@ func (p profile) serves(ctx context.Context, server string, docker *client.Clien
 	}
 	ip, _ := netip.ParseAddr(host) // invalid for a name
 	api := strconv.Itoa(cmp.Or(p.APIServerPort, minikubePort))
-	if p.Driver == "qemu2" || p.Driver == "qemu" {
-		if p.Network == "builtin" || p.Network == "user" { // QEMU itself listens on this machine
-			return reaches(host, loopbackOf(netip.IPv4Unspecified())) && port == api
-		}
+	if p.hasTunnel() {
+		return port == api && p.answers(ctx, addressesOf(host), port)
 	}
 	if vip := p.KubernetesConfig.APIServerHAVIP; vip != "" && host == vip && port == api && !ip.IsLoopback() {
 		return true
@@ -111,6 +115,36 @@ func (p profile) serves(ctx context.Context, server string, docker *client.Clien
 		}
 	}
 	return false
+}
+
+// answers reports whether the profile's own API server is behind a port of loopback: it has the key
+// of the certificate that minikube made with the profile. The port alone would prove nothing, since
+// any tunnel may end there. Of several addresses of a name, no other server may answer at any.
+func (p profile) answers(ctx context.Context, addresses []netip.Addr, port string) bool {
+	certificate, err := files.Read(filepath.Join(p.folder, "apiserver.crt"), maxCertificate)
+	own := x509.NewCertPool()
+	if err != nil || !own.AppendCertsFromPEM(certificate) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	// The certificate is for localhost among others. It signs no other one, so nothing else passes.
+	dialer := tls.Dialer{Config: &tls.Config{RootCAs: own, ServerName: "localhost", MinVersion: tls.VersionTLS12}}
+	answered := false
+	for _, to := range addresses {
+		if !endsAt(to, loopbackOf(to)) {
+			return false
+		}
+		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(to.String(), port))
+		switch {
+		case err == nil:
+			answered = true
+			_ = conn.Close()
+		case !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.EADDRNOTAVAIL): // no IPv6
+			return false
+		}
+	}
+	return answered
 }
 
 // publishes reports whether a container of the profile runs and its port is published at host:port.

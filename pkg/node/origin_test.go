@@ -2,18 +2,23 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/netip"
 	"os"
+	"path/filepath"
 	goruntime "runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/moby/client"
 )
@@ -52,16 +57,14 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 		"profiles/minikube/config.json": profile("kvm2", "", "192.168.39.7"),
 		"profiles/pair/config.json":     profile("docker", "", "192.168.49.2", "192.168.49.3"),
 		"profiles/far/config.json":      profile("ssh", "", "198.51.100.7"),
-		"profiles/qemu/config.json": strings.Replace(profile("qemu2", `"Network": "builtin",`, "10.0.2.15"),
-			`"APIServerPort": 8443`, `"APIServerPort": 40123`, 1),
-		"profiles/here/config.json":  profile("none", "", own),
-		"profiles/moved/config.json": profile("none", "", "192.0.2.77"),
-		"profiles/loop/config.json":  profile("kvm2", "", "127.0.0.1"),
+		"profiles/here/config.json":     profile("none", "", own),
+		"profiles/moved/config.json":    profile("none", "", "192.0.2.77"),
+		"profiles/loop/config.json":     profile("kvm2", "", "127.0.0.1"),
 		"profiles/ha/config.json": strings.Replace(profile("kvm2", "", "192.168.61.2", "192.168.61.3"),
 			`"ContainerRuntime"`, `"APIServerHAVIP": "192.168.61.254", "ContainerRuntime"`, 1),
 	}
 	for _, machine := range []string{
-		"minikube", "pair", "pair-m02", "far", "qemu", "here", "moved", "loop", "ha", "ha-m02"} {
+		"minikube", "pair", "pair-m02", "far", "here", "moved", "loop", "ha", "ha-m02"} {
 		files["machines/"+machine+"/config.json"] = vmMachine
 	}
 	home(t, files)
@@ -86,7 +89,6 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 		{"pair", "https://127.0.0.1:32776", "pair", here},
 		{"renamed", "https://127.0.0.1:32771", "pair", here},
 		{"minikube", "https://127.0.0.1:32771", "pair", here}, // another profile's name
-		{"qemu", "https://127.0.0.1:40123", "qemu", here},
 		{"ha", "https://192.168.61.254:8443", "ha", here},
 		{"ha", "https://192.168.61.3:8443", "ha", here},
 
@@ -95,7 +97,6 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 		{"minikube", "https://127.0.0.1:8443", "", here},
 		{"pair", "https://127.0.0.1:47101", "", here},
 		{"pair", "https://127.0.0.1:32768", "", here}, // the port of ssh
-		{"qemu", "https://127.0.0.1:8443", "", here},
 		{"loop", "https://127.0.0.1:8443", "", here},
 		{"here", "https://127.0.0.1:8443", "", here},
 		{"moved", "https://192.0.2.77:8443", "", here},
@@ -128,6 +129,82 @@ func TestOriginIsAMinikubeProfile(t *testing.T) {
 	if err != nil || found.Origin() != (Origin{}) {
 		t.Errorf("a daemon by TCP: %+v, %v", found, err)
 	}
+}
+
+// With QEMU's built-in network, minikube's tunnel ends at a port of loopback, as any other tunnel
+// may.
+func TestOriginBehindATunnel(t *testing.T) {
+	cert, _, own := certificate(t)
+	_, _, foreign := certificate(t)
+	serve := func(address string, certificate tls.Certificate) (port string) {
+		t.Helper()
+		listener, err := tls.Listen("tcp", address, &tls.Config{Certificates: []tls.Certificate{certificate}})
+		if err != nil {
+			t.Skip(err) // without IPv6
+		}
+		server := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Second,
+			ErrorLog: log.New(io.Discard, "", 0)}
+		t.Cleanup(func() { _ = server.Close() })
+		go func() { _ = server.Serve(listener) }()
+		_, port, _ = net.SplitHostPort(listener.Addr().String())
+		return port
+	}
+	write := func(port, certificate string) (folder string) {
+		home(t, map[string]string{
+			"profiles/qemu/apiserver.crt": certificate,
+			"profiles/qemu/config.json": fmt.Sprintf(`{"Driver": "qemu2", "Network": "builtin", "APIServerPort": %s,
+				"KubernetesConfig": {"ContainerRuntime": "containerd"}, "Nodes": [{"IP": "127.0.0.1", "Port": 8443}]}`, port),
+			"machines/qemu/config.json": vmMachine,
+		})
+		return filepath.Join(os.Getenv("MINIKUBE_HOME"), ".minikube", "profiles", "qemu")
+	}
+	is := func(server string, own bool) {
+		t.Helper()
+		for _, context := range []string{"qemu", "renamed"} {
+			found, err := Find(t.Context(), context, server, nil, t.TempDir())
+			if err != nil {
+				t.Fatalf("%s at %s: %v", context, server, err)
+			}
+			if got := found.Origin() == (Origin{"minikube", "qemu"}); got != own {
+				t.Errorf("%s at %s: %+v", context, server, found.Origin())
+			}
+		}
+	}
+	port := serve("127.0.0.1:0", own)
+	write(port, cert)
+	is("https://127.0.0.1:"+port, true)
+	is("https://localhost:"+port, true) // as minikube writes it
+	is("https://127.0.0.2:"+port, false)
+	is("https://127.0.0.1:8443", false)
+	write(port, "")
+	is("https://127.0.0.1:"+port, false)
+
+	// The profile is stopped, or deleted by half, and another tunnel ends at its port.
+	stale := serve("127.0.0.1:0", foreign)
+	folder := write(stale, cert)
+	is("https://127.0.0.1:"+stale, false)
+	is("https://localhost:"+stale, false)
+	silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, closed, _ := net.SplitHostPort(silent.Addr().String())
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if (profile{folder: folder}).answers(ctx, addressesOf("127.0.0.1"), closed) {
+		t.Error("a server that never says a word passes")
+	}
+	_ = silent.Close()
+	write(closed, cert)
+	is("https://127.0.0.1:"+closed, false)
+
+	write(port, cert)
+	if len(addressesOf("localhost")) < 2 {
+		return
+	}
+	serve("[::1]:"+port, foreign)
+	is("https://localhost:"+port, false) // who answers is a matter of luck
+	is("https://[::1]:"+port, false)
 }
 
 // serveTCP forwards a port of this machine to the socket of a daemon, and returns its address.

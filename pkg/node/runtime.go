@@ -37,6 +37,9 @@ type runtime interface {
 	untag(ctx context.Context, n *node, name string) error
 	// remove is untag, but returns after the layers that nothing else uses were deleted.
 	remove(ctx context.Context, n *node, name string) error
+	// processes returns lines with the ID of a container and the PID of its first process, of these
+	// containers or of all. Those that do not exist have none.
+	processes(ctx context.Context, n *node, ids []string) (string, error)
 }
 
 func runtimeOf(name string) (runtime, error) {
@@ -63,25 +66,35 @@ func fullName(tag name.Tag) string {
 
 // commandRuntime is Docker, or podman, whose command takes the same arguments.
 type commandRuntime struct {
-	runtime   string // its own name
-	folder    string
-	command   string
-	pullFlags []string
-	digests   string // template of references with a digest
-	notFound  string // in the error about an image that does not exist
-	bareIDs   bool   // IDs have no "sha256:"
+	runtime    string // its own name
+	folder     string
+	command    string
+	pullFlags  []string
+	digests    string   // template of references with a digest
+	notFound   string   // in the error about an image that does not exist
+	bareIDs    bool     // IDs have no "sha256:"
+	containers []string // command that prints the ID and the PID of containers
+	ended      string   // in the error about a container that does not exist
 }
 
 var (
 	dockerRuntime = &commandRuntime{runtime: "docker", folder: "/var/lib/docker", command: "docker",
-		digests:  "{{range .RepoDigests}}{{println .}}{{end}}",
-		notFound: "no such image"}
+		digests:    "{{range .RepoDigests}}{{println .}}{{end}}",
+		notFound:   "no such image",
+		containers: []string{"docker", "inspect", "--type", "container", "--format", "{{.Id}} {{.State.Pid}}"},
+		ended:      "no such container"}
 	// CRI-O has no command of its own. It shares its images with podman, which minikube's nodes
 	// have for that purpose.
 	crioRuntime = &commandRuntime{runtime: "cri-o", folder: "/var/lib/containers", command: "podman",
 		pullFlags: []string{"--tls-verify=false"},
 		digests:   "@{{.Digest}}{{range .RepoDigests}} {{.}}{{end}}",
-		notFound:  "image not known", bareIDs: true}
+		notFound:  "image not known", bareIDs: true,
+		containers: []string{"sh", "-c", `status=0
+for id; do
+  crictl inspect --output go-template --template '{{.status.id}} {{.info.pid}}{{"\n"}}' "$id" || status=$?
+done
+exit $status`, "sh"},
+		ended: "could not find container"}
 )
 
 func (r *commandRuntime) name() string { return r.runtime }
@@ -167,6 +180,11 @@ func (r *commandRuntime) untag(ctx context.Context, n *node, name string) error 
 
 func (r *commandRuntime) remove(ctx context.Context, n *node, name string) error {
 	return r.untag(ctx, n, name)
+}
+
+func (r *commandRuntime) processes(ctx context.Context, n *node, ids []string) (string, error) {
+	out, err := n.run(ctx, append(slices.Clone(r.containers), ids...)...)
+	return out, unless(err, r.ended) // of one of them
 }
 
 // containerdRuntime uses ctr, in the namespace where the kubelet has its images.
@@ -275,6 +293,10 @@ func (containerdRuntime) unpacked(ctx context.Context, n *node) (map[string]bool
 func (containerdRuntime) untag(ctx context.Context, n *node, name string) error {
 	_, err := ctr(ctx, n, "images", "rm", name)
 	return unless(err, "not found")
+}
+
+func (containerdRuntime) processes(ctx context.Context, n *node, _ []string) (string, error) {
+	return ctr(ctx, n, "tasks", "ls") // TASK PID STATUS
 }
 
 // remove also removes the name that the kubelet's side of containerd gave the image ("sha256:" and

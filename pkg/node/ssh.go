@@ -28,6 +28,9 @@ const (
 	keepAlive = 10 * time.Second
 	// sessions is how many commands run in parallel: sshd allows ten per connection (MaxSessions).
 	sessions = 8
+	// sessionWait is how long a session is asked for again that sshd refuses. It refuses one too many,
+	// and counts those whose command was given up and has not ended yet.
+	sessionWait = 10 * time.Second
 	// maxKeyFile limits a file with an ssh key, in bytes.
 	maxKeyFile = 64 << 10
 )
@@ -286,7 +289,7 @@ func (s *sshTransport) begin(ctx context.Context, args []string, attach func(*ss
 		release()
 		return nil, err
 	}
-	started, err := within(ctx, conn, func() (*ssh.Session, error) {
+	open := func() (*ssh.Session, error) {
 		opened, err := conn.NewSession()
 		if err != nil {
 			return nil, err
@@ -295,13 +298,27 @@ func (s *sshTransport) begin(ctx context.Context, args []string, attach func(*ss
 			return nil, errors.Join(err, ignoreEOF(opened.Close()))
 		}
 		return opened, nil
-	})
+	}
+	started, err := within(ctx, conn, open)
+	for asked := time.Now(); tooMany(err) && time.Since(asked) < sessionWait; {
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
+		started, err = within(ctx, conn, open)
+	}
 	if err != nil {
 		release()
 		err = event.Transient(fmt.Errorf("node %s: ssh session: %w", s.node, err))
 		return nil, s.explain(ctx, conn, args, err)
 	}
 	return &session{started, conn, release}, nil
+}
+
+// tooMany tells whether sshd refused a session as it does one beyond MaxSessions.
+func tooMany(err error) bool {
+	refused := new(ssh.OpenChannelError)
+	return errors.As(err, &refused) && refused.Reason == ssh.ConnectionFailed
 }
 
 // explain replaces err if it is due to the end of ctx or of the connection.

@@ -35,6 +35,7 @@ type sshServer struct {
 	known       string       // folder of known host keys
 	connections atomic.Int32 // accepted so far
 	hangs       atomic.Bool  // it does not answer requests for a session
+	maxSessions atomic.Int32 // 0: no limit. A session counts until its command has ended.
 }
 
 func newSSHServer(t *testing.T) *sshServer {
@@ -125,10 +126,16 @@ func (s *sshServer) serve(raw net.Conn, config *ssh.ServerConfig) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() { ssh.DiscardRequests(requests) })
+	var sessions atomic.Int32
 	for channel := range channels {
 		if s.hangs.Load() {
 			continue
 		}
+		if limit := s.maxSessions.Load(); limit > 0 && sessions.Load() >= limit {
+			_ = channel.Reject(ssh.ConnectionFailed, "open failed") // as OpenSSH does
+			continue
+		}
+		sessions.Add(1)
 		running.Go(func() {
 			session, asked, err := channel.Accept()
 			if err != nil {
@@ -140,7 +147,10 @@ func (s *sshServer) serve(raw net.Conn, config *ssh.ServerConfig) {
 				}
 				_ = request.Reply(true, nil)
 				line := strings.TrimPrefix(string(request.Payload[4:]), "sudo ")
-				running.Go(func() { execute(session, line) })
+				running.Go(func() {
+					defer sessions.Add(-1)
+					execute(session, line)
+				})
 			}
 		})
 	}
@@ -162,6 +172,45 @@ func (s *sshServer) transport() *sshTransport {
 	host, port, _ := net.SplitHostPort(s.address) // a listener's address is valid
 	return &sshTransport{node: "n", user: "docker", key: s.key, locate: fixedAddress(host, port),
 		free: make(chan struct{}, sessions), start: "minikube start", hostKeys: s.known}
+}
+
+// TestSSHTooManySessions: sshd counts commands that were given up until they end. What is asked of
+// the node meanwhile waits.
+func TestSSHTooManySessions(t *testing.T) {
+	server := newSSHServer(t)
+	server.maxSessions.Store(10) // OpenSSH's default
+	transport := server.transport()
+	defer func() {
+		if err := transport.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	end := filepath.Join(t.TempDir(), "end")
+	for range 10 {
+		given, err := transport.pipe(t.Context(), "sh", "-c", "until [ -e "+end+" ]; do sleep 0.02; done")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := given.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := make(chan error, 1)
+	go func() {
+		_, err := transport.run(t.Context(), nil, "true")
+		refused <- err
+	}()
+	select {
+	case err := <-refused:
+		t.Fatalf("before any has ended: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	if err := os.WriteFile(end, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-refused; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestSSHCancel: cancelling a command at any moment, even before it starts, neither hangs nor

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/docker/cli/cli/connhelper/commandconn"
@@ -37,11 +38,22 @@ func fixedAddress(host, port string) addressFunc {
 	return func(context.Context) (string, error) { return net.JoinHostPort(host, port), nil }
 }
 
+// inOneLine is a command as an error names it, without the text of scripts.
+func inOneLine(args []string) string {
+	short := slices.Clone(args)
+	for i, arg := range short {
+		if strings.Contains(arg, "\n") {
+			short[i] = "…"
+		}
+	}
+	return strings.Join(short, " ")
+}
+
 // failed is the error of a failed command, with the last three lines of standard error.
 func failed(node string, args []string, stderr *bytes.Buffer, err error) error {
 	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
 	lines = lines[max(len(lines)-3, 0):]
-	return fmt.Errorf("node %s: %s: %w: %s", node, strings.Join(args, " "), err, strings.Join(lines, "\n"))
+	return fmt.Errorf("node %s: %s: %w: %s", node, inOneLine(args), err, strings.Join(lines, "\n"))
 }
 
 // ended is the error of a command whose context has ended. look is where a user can see why there
@@ -50,7 +62,7 @@ func ended(ctx context.Context, node string, args []string, look string) error {
 	err := context.Cause(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = event.Transient(event.WithHint(
-			fmt.Errorf("node %s: %s: no answer in time", node, strings.Join(args, " ")), "see how it is: "+look))
+			fmt.Errorf("node %s: %s: no answer in time", node, inOneLine(args)), "see how it is: "+look))
 	}
 	return err
 }

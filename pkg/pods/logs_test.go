@@ -324,7 +324,7 @@ func followed(client kubernetes.Interface, first Scope) (h *heard, scopes chan S
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
-		Follow(ctx, client, h.sink, scopes, nil)
+		Follow(ctx, client, h.sink, scopes, nil, nil)
 		close(done)
 	}()
 	scopes <- first
@@ -771,7 +771,7 @@ func TestLogsThroughHTTP(t *testing.T) {
 	var following sync.WaitGroup
 	defer following.Wait()
 	defer cancel()
-	following.Go(func() { Follow(ctx, n, h.sink, scopes, nil) })
+	following.Go(func() { Follow(ctx, n, h.sink, scopes, nil, nil) })
 	scopes <- webScope
 	want := numbered(1, 60)
 	n.print(stamped(want...)...)

@@ -1,5 +1,5 @@
 // Package pods follows the pods of releases, and those that users start through what was deployed,
-// and reads their logs without gaps.
+// reads their logs without gaps, and runs commands in them.
 package pods
 
 import (
@@ -54,17 +54,24 @@ type Selector struct {
 	Selector  string // "gateway.dask.org/cluster"; the label that it requires to exist groups the pods
 }
 
+// Observer sees all pods of the namespaces that are followed, in scope or not. It does not block,
+// and does not modify a pod.
+type Observer interface {
+	PodSeen(*corev1.Pod) // it is new, or has changed
+	PodGone(*corev1.Pod)
+}
+
 // Follow reports the pods in scope, and what they print, until ctx ends and everything it started
 // has stopped. The newest value from scopes applies; before the first one nothing is followed. An
 // API server that is away is waited for. replaced, which may be nil, is sent to without blocking
-// when a pod in these namespaces comes, goes or changes its image.
+// when a pod in these namespaces comes, goes or changes its image. observer may be nil.
 func Follow(ctx context.Context, client kubernetes.Interface, sink event.Sink, scopes <-chan Scope,
-	replaced chan<- struct{}) {
+	replaced chan<- struct{}, observer Observer) {
 	stage := sink.Stage(event.PodStage)
 	var scope *Scope // the newest one
 	stage.Supervise(ctx, "pods", func(ctx context.Context) {
 		f := &follower{
-			client: client, stage: stage, began: time.Now(), replaced: replaced,
+			client: client, stage: stage, began: time.Now(), replaced: replaced, observer: observer,
 			known: map[types.UID]*pod{}, watches: map[string]*podStore{}, updates: make(chan podUpdate),
 		}
 		ctx, end := context.WithCancel(ctx)
@@ -129,6 +136,7 @@ type follower struct {
 	running sync.WaitGroup // all that was started
 
 	replaced chan<- struct{}
+	observer Observer
 
 	scope     Scope
 	selectors []podSelector
@@ -158,23 +166,8 @@ type podSelector struct {
 
 // rescope applies a scope.
 func (f *follower) rescope(ctx context.Context, scope Scope) {
-	f.scope, f.selectors = scope, nil
-	wanted := map[string]bool{}
-	for _, r := range scope.Releases {
-		wanted[r.Namespace] = true
-	}
-	for _, namespace := range scope.Namespaces {
-		wanted[namespace] = true
-	}
-	for _, s := range scope.Selectors {
-		parsed, err := labels.Parse(s.Selector)
-		if err != nil {
-			f.stage.Warn("not a label selector", err, "selector", s.Selector)
-			continue
-		}
-		wanted[s.Namespace] = true
-		f.selectors = append(f.selectors, podSelector{s.Namespace, parsed})
-	}
+	wanted, selectors := scope.parse(f.stage)
+	f.scope, f.selectors = scope, selectors
 	for namespace, w := range f.watches {
 		if !wanted[namespace] {
 			w.stop()
@@ -192,6 +185,27 @@ func (f *follower) rescope(ctx context.Context, scope Scope) {
 			f.trace(p)
 		}
 	}
+}
+
+// parse returns the namespaces and the selectors of a scope. It warns of invalid ones.
+func (s Scope) parse(stage event.Stage) (namespaces map[string]bool, selectors []podSelector) {
+	namespaces = map[string]bool{}
+	for _, r := range s.Releases {
+		namespaces[r.Namespace] = true
+	}
+	for _, namespace := range s.Namespaces {
+		namespaces[namespace] = true
+	}
+	for _, selector := range s.Selectors {
+		parsed, err := labels.Parse(selector.Selector)
+		if err != nil {
+			stage.Warn("not a label selector", err, "selector", selector.Selector)
+			continue
+		}
+		namespaces[selector.Namespace] = true
+		selectors = append(selectors, podSelector{selector.Namespace, parsed})
+	}
+	return namespaces, selectors
 }
 
 // trace queues a pod for traceAll.
@@ -308,6 +322,9 @@ func (f *follower) update(ctx context.Context, u podUpdate) {
 		if u.gone {
 			f.gone(p)
 		} else {
+			if f.observer != nil {
+				f.observer.PodSeen(object)
+			}
 			f.reconcile(ctx, p)
 		}
 	}
@@ -325,6 +342,9 @@ func (f *follower) update(ctx context.Context, u podUpdate) {
 // gone reports a pod that does not exist any more.
 func (f *follower) gone(p *pod) {
 	delete(f.known, p.object.UID)
+	if f.observer != nil {
+		f.observer.PodGone(p.object)
+	}
 	if p.reported == nil {
 		return
 	}
@@ -358,14 +378,14 @@ func (f *follower) reconcile(ctx context.Context, p *pod) {
 	f.updateContainers(p, false)
 }
 
-// imagesOf returns the images of a pod's containers, and the runtime's IDs of those that have
-// started.
+// imagesOf returns the images of a pod's containers, and the runtime's IDs of the images and the
+// containers that have started: one that is restarted has lost the files that were synced into it.
 func imagesOf(object *corev1.Pod) (images []string) {
 	for _, c := range slices.Concat(object.Spec.InitContainers, object.Spec.Containers) {
 		images = append(images, c.Image)
 	}
 	for _, status := range kube.ContainerStatuses(object) {
-		images = append(images, status.ImageID)
+		images = append(images, status.ImageID, status.ContainerID)
 	}
 	return images
 }
@@ -419,22 +439,27 @@ func (f *follower) belongs(p *pod) (release, group string, in bool) {
 	if w := f.watches[p.object.Namespace]; p.origin == nil || w == nil || !w.listed { // its state may be outdated
 		return "", "", false
 	}
-	for _, s := range f.selectors {
-		if s.namespace == p.object.Namespace && s.labels.Matches(labels.Set(p.object.Labels)) {
+	return belongs(p.object, *p.origin, f.scope.Releases, f.selectors)
+}
+
+func belongs(object *corev1.Pod, from origin, releases []types.NamespacedName, selectors []podSelector) (
+	release, group string, in bool) {
+	for _, s := range selectors {
+		if s.namespace == object.Namespace && s.labels.Matches(labels.Set(object.Labels)) {
 			in = true
 			if group == "" {
-				group = groupOf(p.object, s.labels)
+				group = groupOf(object, s.labels)
 			}
 		}
 	}
-	if in && !p.origin.sure {
+	if in && !from.sure {
 		return "", group, true
 	}
-	for _, r := range f.scope.Releases {
+	for _, r := range releases {
 		switch {
-		case p.origin.release == r.String():
+		case from.release == r.String():
 			return r.Name, group, true
-		case p.origin.hook != "" && p.object.Namespace == r.Namespace && strings.HasPrefix(p.origin.hook+"-", r.Name+"-") &&
+		case from.hook != "" && object.Namespace == r.Namespace && strings.HasPrefix(from.hook+"-", r.Name+"-") &&
 			len(r.Name) > len(release):
 			release, in = r.Name, true // a hook without labels has only its name
 		}
@@ -457,12 +482,9 @@ var errNotWalked = errors.New("not of a kind that Kubernetes itself makes pods w
 
 // describe returns a pod as events have it.
 func describe(object *corev1.Pod, release, group string) event.Pod {
-	phase, restarts, ready := string(object.Status.Phase), 0, false
+	phase, restarts, ready := string(object.Status.Phase), 0, kube.IsReady(object)
 	if object.DeletionTimestamp != nil {
 		phase = phaseEnding
-	}
-	for _, c := range object.Status.Conditions {
-		ready = ready || c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	}
 	ids := map[string]string{}
 	for _, status := range allContainers(object) {

@@ -103,7 +103,7 @@ func TestWhosePodsAreFollowed(t *testing.T) {
 	})
 }
 
-// Any pod that comes, goes or changes its image is notified, whoever made it.
+// Any pod that comes, goes, changes its image or restarts a container is notified, whoever made it.
 func TestReplacedPodsAreNotified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
@@ -111,7 +111,7 @@ func TestReplacedPodsAreNotified(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
-			Follow(ctx, client, (&heard{}).sink, scopes, replaced)
+			Follow(ctx, client, (&heard{}).sink, scopes, replaced, nil)
 			close(done)
 		}()
 		scopes <- webScope
@@ -140,6 +140,11 @@ func TestReplacedPodsAreNotified(t *testing.T) {
 				_, err := pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
 				return err
 			}, false},
+			{"its container is restarted", func() error {
+				pod.Status.ContainerStatuses[0].ContainerID = "containerd://b"
+				_, err := pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+				return err
+			}, true},
 			{"it goes", func() error { return pods.Delete(ctx, "p", metav1.DeleteOptions{}) }, true},
 			{"a check pod comes", func() error {
 				_, err := pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "check",

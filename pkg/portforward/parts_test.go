@@ -208,7 +208,7 @@ func found(backends []backend, why error) string {
 
 // Pods take turns, but one without a tunnel at hand is skipped while another one has one.
 func TestTurns(t *testing.T) {
-	p := newPods(to, nil, nil, newStatus(event.Stage{}, event.Address{}))
+	p := newPods(to, nil, nil, newStatus(event.Stage{}, nil))
 	for _, name := range []string{"a", "b", "c"} {
 		p.ready = append(p.ready, newTunnelPool(backend{pod: name}, nil, nil, nil))
 	}
@@ -339,7 +339,7 @@ func TestSilence(t *testing.T) {
 func TestStatus(t *testing.T) {
 	var reported []string
 	sink := event.Sink(func(e event.Event) { reported = append(reported, e.Message) })
-	s := newStatus(sink.Stage("forward"), event.Address{})
+	s := newStatus(sink.Stage("forward"), func() event.Address { return event.Address{} })
 	none, broken := errors.New("none"), errors.New("broken")
 	check := func(state event.Name, want ...string) {
 		t.Helper()

@@ -30,6 +30,7 @@ type pods struct {
 	client kubernetes.Interface
 	dialer *dialer
 	status *status
+	found  func(owner metav1.Object) // is called with the object that selects the pods
 
 	mu      sync.Mutex
 	ready   []*tunnelPool // sorted by pod name
@@ -98,6 +99,11 @@ func (p *pods) run(ctx context.Context, group *sync.WaitGroup) error {
 		case owners = <-ownerLists:
 		}
 		if pods != nil && owners != nil {
+			for _, o := range owners {
+				if owner, ok := o.(metav1.Object); ok && owner.GetName() == p.target.Name {
+					p.found(owner)
+				}
+			}
 			backends, reason := p.target.backends(owners, pods)
 			p.reconcile(ctx, group, pools, backends, reason)
 		}

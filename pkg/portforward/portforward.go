@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -48,6 +49,9 @@ type Spec struct {
 	Bind   string        // IP address, or Localhost (also if empty): 127.0.0.1 and, where the machine has it, ::1
 	Local  int           // port; 0 picks a free one
 	Hold   time.Duration // how long a connection waits for a ready pod; 0 closes it at once
+	// Gateway tells by the labels of what selects the target's pods whether it leads to a Dask
+	// Gateway. It is called without labels before the object is known. May be nil.
+	Gateway func(labels map[string]string) bool
 }
 
 // Forward is a bound local address. The caller of Listen owns it and ends it through Serve's
@@ -56,6 +60,9 @@ type Forward struct {
 	spec      Spec
 	listeners []*net.TCPListener
 	status    *status
+
+	// What is known of the target, for Address.
+	checked, http, gateway atomic.Bool
 }
 
 // Listen binds the local address. The kernel queues connections until Serve accepts them. If the
@@ -66,8 +73,8 @@ func Listen(ctx context.Context, spec Spec, sink event.Sink) (*Forward, error) {
 		return nil, explain(err)
 	}
 	f := &Forward{spec: spec, listeners: listeners}
-	address := event.Address{Target: event.Name(spec.Target.String()), Local: event.Name(f.Addr().String())}
-	f.status = newStatus(sink.Stage("forward"), address)
+	f.status = newStatus(sink.Stage("forward"), f.Address)
+	f.found(nil)
 	return f, nil
 }
 
@@ -111,6 +118,7 @@ func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.
 
 	stage := f.status.stage
 	pods := newPods(f.spec.Target, client, dialer, f.status)
+	pods.found = f.found
 	tunnels.Go(func() {
 		stage.Supervise(tunnelling, "pods", func(ctx context.Context) {
 			if err := pods.run(ctx, &tunnels); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,11 +30,20 @@ func (e *TakenError) Error() string {
 
 // Hint says what the user can do.
 func (e *TakenError) Hint() string {
-	find := fmt.Sprintf("find it (sudo ss -ltnp 'sport = :%d') and stop it", e.Address.Port())
+	find := findOwner(runtime.GOOS, e.Address.Port())
 	if e.PID > 0 {
 		find = fmt.Sprintf("stop it (kill %d)", e.PID)
 	}
 	return find + ", or give this forward another local port"
+}
+
+// findOwner says how the user finds what listens on a port, by runtime.GOOS.
+func findOwner(system string, port uint16) string {
+	command := fmt.Sprintf("sudo ss -ltnp 'sport = :%d'", port)
+	if system != "linux" {
+		command = fmt.Sprintf("sudo lsof -nP -iTCP:%d -sTCP:LISTEN", port)
+	}
+	return fmt.Sprintf("find it (%s) and stop it", command)
 }
 
 // portOwner finds the process that listens on an address. The answer comes from Linux's /proc. On

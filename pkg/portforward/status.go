@@ -40,7 +40,7 @@ const (
 type status struct {
 	stage    event.Stage
 	bugs     event.Stage // the same, but marks a repeated panic as such
-	address  event.Address
+	address  func() event.Address
 	reported event.Changes
 
 	open, waiting  atomic.Int64 // connections
@@ -53,7 +53,7 @@ type status struct {
 	failing map[string]time.Duration // for how long dials have failed, by pod
 }
 
-func newStatus(stage event.Stage, address event.Address) *status {
+func newStatus(stage event.Stage, address func() event.Address) *status {
 	return &status{stage: stage, bugs: stage.ReportOnce(), address: address, state: stateWaiting,
 		failing: map[string]time.Duration{}}
 }
@@ -144,7 +144,7 @@ func (s *status) event() event.Forward {
 }
 
 func (s *status) counts() event.Forward {
-	return event.Forward{Address: s.address, Open: s.open.Load(), Waiting: s.waiting.Load(),
+	return event.Forward{Address: s.address(), Open: s.open.Load(), Waiting: s.waiting.Load(),
 		Sent: s.sent.Load(), Received: s.received.Load()}
 }
 
@@ -165,7 +165,7 @@ func (s *status) reportCounts(ctx context.Context) {
 // resolved.
 func (s *status) warnOnce(message, subject string, err error, fields ...any) {
 	if s.reported.Changed(message+subject, true) {
-		s.stage.Warn(message, err, append([]any{s.address}, fields...)...)
+		s.stage.Warn(message, err, append([]any{s.address()}, fields...)...)
 	}
 }
 

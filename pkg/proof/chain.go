@@ -18,9 +18,11 @@ type Image struct {
 	Name   string   // in devloop.yaml
 	Ref    string   // as pods name it
 	Names  []string // other repositories by which objects may name it
-	Hash   string   // of its inputs, which is its tag
+	Hash   string   // of its inputs, which is its tag; else Ref is an older image that gets their synced files
 	Built  []string // IDs of what was built
 	Stores []Store
+	// Renewed is where the image of the inputs is if Ref is an older one.
+	Renewed []Store
 	// OnlyBase is true if nothing names it and other images are built from it: a node may remove it.
 	OnlyBase bool
 }
@@ -45,8 +47,11 @@ type Container struct {
 	Node  string
 	Image string // as its pod names it
 	ID    string // as the runtime reports it, "" before it does
-	Dask  bool   // it belongs to a Dask cluster, which may be older than the image
+	// Cluster is the name of the Dask cluster that it belongs to, which may be older than the image.
+	Cluster event.Name
 }
+
+func (c Container) isDask() bool { return c.Cluster != "" }
 
 // Answer is the image that a gateway gives to new Dask clusters.
 type Answer struct {
@@ -55,15 +60,24 @@ type Answer struct {
 	Wants []string // names of the images that its release gets; without any, of those that no release gets
 }
 
+// Findings are what was found in the places of the images.
+type Findings struct {
+	Images     []Image
+	Named      []Named
+	Containers []Container
+	Files      []Files // of containers whose images differ by synced files at most
+	Answers    []Answer
+}
+
 // Chain returns every link, image by image, from the inputs to what uses it. Two IDs of different
 // kinds (the digest of a manifest, that of its configuration) are the same if one place knows the
 // image by both.
-func Chain(images []Image, named []Named, containers []Container, answers []Answer) event.Links {
+func Chain(f Findings) event.Links {
 	var links event.Links
-	for _, image := range images {
-		links = append(links, image.links(named, containers)...)
-		for _, answer := range answers {
-			if link, ok := image.answered(answer, images, containers); ok {
+	for _, image := range f.Images {
+		links = append(links, image.links(f)...)
+		for _, answer := range f.Answers {
+			if link, ok := image.answered(answer, f.Images, f.Containers); ok {
 				links = append(links, link)
 			}
 		}
@@ -71,12 +85,19 @@ func Chain(images []Image, named []Named, containers []Container, answers []Answ
 	return links
 }
 
-func (i Image) links(named []Named, containers []Container) (links event.Links) {
+func (i Image) links(f Findings) (links event.Links) {
 	name := event.Name(i.Name)
 	add := func(place event.Place, at, is, want string) {
 		links = append(links, event.Link{Image: name, Place: place, Name: event.Name(at), Is: is, Want: want})
 	}
-	add(event.AtInputs, "", i.Hash, "")
+	inputs := event.Link{Image: name, Place: event.AtInputs, Is: i.Hash}
+	if i.isSynced() {
+		inputs.SyncedInto = event.Name(parse(i.Ref).tag)
+	}
+	links = append(links, inputs)
+	if onDisk := i.filesOnDisk(f.Files); onDisk != "" {
+		add(event.AtFiles, "", onDisk, "")
+	}
 	built := i.built()
 	if built != "" {
 		add(event.AtBuild, "", built, "")
@@ -92,30 +113,65 @@ func (i Image) links(named []Named, containers []Container) (links event.Links) 
 			add(h.Place, h.Name, h.IDs[0], "")
 		}
 	}
-	for _, n := range named {
+	for _, n := range f.Named {
 		link := event.Link{Image: name, Place: event.AtRelease, Name: event.Name(n.In), Is: n.Image}
-		if n.Name == i.Name && !slices.Contains(links, link) { // several containers of a pod may name it
+		same := func(other event.Link) bool { return other.Name == link.Name && other.Is == link.Is }
+		if n.Name == i.Name && !slices.ContainsFunc(links, same) { // several containers of a pod may name it
 			links = append(links, link)
 		}
 	}
-	for _, c := range containers {
-		add := func(is, want string) {
-			links = append(links, event.Link{Image: name, Place: event.AtPod, Name: c.FullName(), Is: is, Want: want,
-				Container: c.ContainerRef})
-		}
-		expected := i.idsFor(c.Node)
-		switch {
-		case sameRepository(c.Image, i.Ref) && slices.Contains(expected, c.ID): // by whatever tag or digest
-			add(c.ID, "")
-		case same(c.Image, i.Ref) && c.ID != "" && len(expected) > 0:
-			add(c.ID, expected[0])
-		case same(c.Image, i.Ref):
-			add(cmp.Or(c.ID, c.Image), "")
-		case !c.Dask && i.isNamed(c.Image) && (i.isOlder(c.Image) || !i.runs(containers)):
-			add(c.Image, i.Ref) // else it only has the same name
-		}
+	for _, c := range f.Containers {
+		links = append(links, i.linksOf(c, f)...)
 	}
 	return links
+}
+
+// linksOf returns what is said of a container: the image that it runs, and the synced files.
+func (i Image) linksOf(c Container, f Findings) (links event.Links) {
+	at := func(place event.Place, is, want string) event.Link {
+		return event.Link{Image: event.Name(i.Name), Place: place, Name: c.FullName(), Is: is, Want: want,
+			Container: c.ContainerRef}
+	}
+	pod := func(is, want string) event.Links { return event.Links{at(event.AtPod, is, want)} }
+	files, looked := i.filesOf(c, f.Files)
+	expected := idsFor(i.Stores, c.Node)
+	switch {
+	case sameRepository(c.Image, i.Ref) && slices.Contains(expected, c.ID): // by whatever tag or digest
+		links = pod(c.ID, "")
+	case same(c.Image, i.Ref) && c.ID != "" && len(expected) > 0:
+		links = pod(c.ID, expected[0])
+	case same(c.Image, i.Ref):
+		links = pod(cmp.Or(c.ID, c.Image), "")
+	case looked && (files.right() || i.isOfInputs(c.Image)): // an older image, or the one of the inputs
+		links = pod(c.Image, "")
+		if expected := idsFor(i.Renewed, c.Node); i.isOfInputs(c.Image) && c.ID != "" && len(expected) > 0 &&
+			!slices.Contains(expected, c.ID) {
+			links = pod(c.ID, expected[0])
+		}
+	case !c.isDask() && i.isNamed(c.Image) && (i.isOlder(c.Image) || !i.runs(f.Containers)):
+		older := at(event.AtPod, c.Image, i.Ref) // else it only has the same name
+		older.Differ, older.More = firstDiffering(files.Differ)
+		return event.Links{older}
+	default:
+		return nil
+	}
+	isOfInputs := !i.isSynced() || i.isOfInputs(c.Image)
+	switch {
+	case isOfInputs && (files.Is == "" || files.Refused): // the image has them
+	case files.Is != "":
+		links = append(links, filesLink(files))
+	default:
+		links = append(links, at(event.AtFiles, event.Unknown, cmp.Or(i.filesOnDisk(f.Files), i.Hash)))
+	}
+	return links
+}
+
+// isSynced reports whether containers run an older image, into which the synced files were written.
+func (i Image) isSynced() bool { return !i.isOfInputs(i.Ref) }
+
+// isOfInputs reports whether a reference is to the image that was made from the inputs.
+func (i Image) isOfInputs(ref string) bool {
+	return sameRepository(ref, i.Ref) && parse(ref).tag == i.Hash
 }
 
 // isNamed reports whether a reference is to the image, by whatever name and tag.
@@ -134,7 +190,7 @@ var isHash = regexp.MustCompile(`^[0-9a-f]{16,64}$`)
 
 // runs reports whether a container runs the image.
 func (i Image) runs(containers []Container) bool {
-	return slices.ContainsFunc(containers, func(c Container) bool { return same(c.Image, i.Ref) && !c.Dask })
+	return slices.ContainsFunc(containers, func(c Container) bool { return same(c.Image, i.Ref) && !c.isDask() })
 }
 
 // built returns the ID of what was built, as stores know it if they do.
@@ -150,10 +206,10 @@ func (i Image) built() string {
 	return i.Built[len(i.Built)-1]
 }
 
-// idsFor returns the IDs of the image where a node gets it from.
-func (i Image) idsFor(node string) []string {
+// idsFor returns the IDs of an image where a node gets it from.
+func idsFor(stores []Store, node string) []string {
 	var all []string
-	for _, h := range i.Stores {
+	for _, h := range stores {
 		if h.Place == event.AtNode && h.Name == node {
 			return h.IDs
 		}
@@ -208,8 +264,16 @@ func describe(l event.Link) string {
 	}
 	what := "is"
 	switch l.Place {
+	case event.AtFiles:
+		if l.Is == event.Unknown {
+			return fmt.Sprintf("%s: what files container %s holds is not known", l.Image, l.Name)
+		}
+		return fmt.Sprintf("%s: container %s holds other files than the disk: %s", l.Image, l.Name, l.Differing())
 	case event.AtPod:
 		what = fmt.Sprintf("pod %s runs", l.Name)
+		if len(l.Differ) > 0 {
+			l.Is += " with other files than the disk (" + l.Differing() + ")"
+		}
 	case event.AtNode:
 		what = fmt.Sprintf("node %s holds", l.Name)
 	case event.AtRegistry:
@@ -226,6 +290,14 @@ func hintFor(l event.Link) string {
 	case event.AtGateway:
 		return "a values file names another image: leave it to gateway.backend.image, set from the configuration, " +
 			"and have the cluster options' default be c.KubeClusterConfig.image"
+	case event.AtFiles:
+		hint := "run again (r), which writes them again"
+		if len(l.Differ) > 0 {
+			path := l.Differ[0][:strings.LastIndexByte(l.Differ[0], ' ')]
+			hint += fmt.Sprintf("; to look at them: kubectl exec -n %s %s -c %s -- ls -l '%s'", l.Container.Namespace,
+				l.Container.Pod, l.Container.Container, strings.ReplaceAll(path, "'", `'\''`))
+		}
+		return hint
 	case event.AtPod:
 		return fmt.Sprintf("if what made the pod asks for the right image, let it make another: "+
 			"kubectl delete pod -n %s %s; else it was changed by hand, or a program in the cluster names the image by itself",
@@ -239,13 +311,14 @@ func hintFor(l event.Link) string {
 
 // Old returns the Dask clusters that run an image of devloop.yaml under another tag, the oldest
 // first: it was built from other inputs, or by another tool. A digest alone does not tell. Images
-// has an entry for each tag that is not old.
-func Old(images []Image, clusters event.DaskClusters) event.DaskClusters {
+// has an entry for each tag that is not old. A cluster is as good as new if all of its containers
+// are known to hold the files on the disk, and their image differs by nothing else.
+func Old(f Findings, clusters event.DaskClusters) event.DaskClusters {
 	old := event.DaskClusters{}
 	for _, c := range clusters {
 		if parse(c.Image).tag != "" &&
-			slices.ContainsFunc(images, func(i Image) bool { return sameRepository(c.Image, i.Ref) }) &&
-			!slices.ContainsFunc(images, func(i Image) bool { return same(c.Image, i.Ref) }) {
+			slices.ContainsFunc(f.Images, func(i Image) bool { return sameRepository(c.Image, i.Ref) }) &&
+			!slices.ContainsFunc(f.Images, func(i Image) bool { return same(c.Image, i.Ref) || f.isCurrent(i, c) }) {
 			old = append(old, c)
 		}
 	}
@@ -253,6 +326,22 @@ func Old(images []Image, clusters event.DaskClusters) event.DaskClusters {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Name, b.Name))
 	})
 	return old
+}
+
+// isCurrent reports whether all containers of a cluster that run the image, by any tag, are known
+// to hold the files on the disk.
+func (f Findings) isCurrent(i Image, cluster event.DaskCluster) bool {
+	found := false
+	for _, c := range f.Containers {
+		if c.Namespace != cluster.Namespace || c.Cluster != cluster.Name || !sameRepository(c.Image, i.Ref) {
+			continue
+		}
+		if files, looked := i.filesOf(c, f.Files); !looked || !files.right() {
+			return false
+		}
+		found = true
+	}
+	return found
 }
 
 // same reports whether two references have the same repository and tag. A digest does not matter.

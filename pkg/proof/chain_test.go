@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -26,7 +27,7 @@ func complete() ([]Image, []Container, []Answer) {
 		}, []Container{
 			{ContainerRef: mainOf("session"), Node: "n", Image: "docker.io/library/client:1", ID: config2},
 			{ContainerRef: mainOf("other"), Node: "n", Image: "traefik:2", ID: "sha256:f"},
-			{ContainerRef: mainOf("scheduler"), Node: "n", Image: "worker:1", ID: config, Dask: true},
+			{ContainerRef: mainOf("scheduler"), Node: "n", Image: "worker:1", ID: config, Cluster: "ada"},
 		}, []Answer{{From: "http://localhost:8001", Image: "worker:1", Wants: []string{"worker"}}}
 }
 
@@ -145,7 +146,7 @@ func TestChain(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			images, containers, answers := test.change(complete())
-			links := Chain(images, nil, containers, answers)
+			links := Chain(Findings{Images: images, Containers: containers, Answers: answers})
 			var broken []string
 			for _, link := range links {
 				if link.Broken() {
@@ -174,7 +175,7 @@ func TestChain(t *testing.T) {
 func TestChainReadsTheSameEverywhere(t *testing.T) {
 	images, containers, answers := complete()
 	images[1].Built = []string{manifest2} // of a BuildKit in the node, which knows only that
-	want := []event.Link{
+	want := event.Links{
 		{Image: "client", Place: event.AtInputs, Is: "1"},
 		{Image: "client", Place: event.AtBuild, Is: config2},
 		{Image: "client", Place: event.AtNode, Name: "n", Is: config2},
@@ -185,10 +186,10 @@ func TestChainReadsTheSameEverywhere(t *testing.T) {
 	named := []Named{{"client", "ns/session deployment/session", "client:1"},
 		{"client", "ns/session deployment/session", "client:1"}, // of an init container
 		{"worker", "ns/session deployment/session", "worker:1"}}
-	got := slices.DeleteFunc(Chain(images, named, containers, answers),
+	got := slices.DeleteFunc(Chain(Findings{images, named, containers, nil, answers}),
 		func(l event.Link) bool { return l.Image != "client" })
-	if !slices.Equal(got, want) {
-		t.Errorf("got  %s\nwant %s", got, event.Links(want))
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 
@@ -208,7 +209,7 @@ func TestOld(t *testing.T) {
 		{Name: "odd", Image: "", Since: at},
 	}
 	var names []string
-	for _, c := range Old(images, clusters) {
+	for _, c := range Old(Findings{Images: images}, clusters) {
 		names = append(names, string(c.Name))
 	}
 	if !slices.Equal(names, []string{"first", "second", "of another tool", "untagged"}) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,6 +23,28 @@ type Libraries struct {
 
 	// Origins are where libraries are from that pip, or a tool like it, did not get from an index.
 	Origins map[string]Origin `json:"origins,omitempty"`
+
+	// Packages are the Python packages of an image whose files are synced into containers.
+	Packages []Package `json:"packages,omitempty"`
+	// Shadowed are those that are also installed, so that Python imports others than the synced files.
+	Shadowed []Shadow `json:"shadowed,omitempty"`
+}
+
+// Package is a top-level Python package whose files are synced.
+type Package struct {
+	Name   string `json:"name"`
+	Folder string `json:"folder"`           // in the image
+	Source string `json:"source,omitempty"` // on this machine, "" if it has another name there
+}
+
+// Shadow is an installed package that Python imports in the place of a synced one, unless it starts
+// in the folder of that.
+type Shadow struct {
+	Package string `json:"package"`
+	Place   string `json:"place"`
+	Path    string `json:"path"`              // where it is installed
+	Library string `json:"library,omitempty"` // that installed it, and its version
+	Synced  string `json:"synced"`            // the folder of the synced files there
 }
 
 // Origin is where a library is from.
@@ -36,10 +59,12 @@ const (
 
 // listing prints the version of Python, a library a line, and how many there are: what Python would
 // import, but not broken installations or what pip is just removing. A third word says where one is
-// from (see Origin). Python 2, too, can run it as far as exit code 127.
+// from (see Origin). Python 2, too, can run it as far as exit code 127. Its arguments are names and
+// folders of packages: a line says where Python finds one instead.
 const listing = `
-import re, sys
+import os, re, sys
 try:
+    from importlib.machinery import PathFinder
     from importlib.metadata import distributions
 except ImportError:
     sys.exit(127)
@@ -60,7 +85,23 @@ for one in distributions():
         if origin == " other" and tool in ("pip", "uv", "poetry", "pdm"):
             origin = ""
         found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version + origin)
+
+def library_of(name, init):
+    for one in distributions():
+        for file in one.files or []:
+            if str(file) == name + "/__init__.py" and os.path.samefile(str(one.locate_file(file)), init):
+                return "%s==%s" % (one.metadata["Name"], one.version)
+    return "-"
+
 lines = ["python %d.%d.%d" % sys.version_info[:3]]
+for name, folder in zip(sys.argv[1::2], sys.argv[2::2]):
+    try:
+        spec = PathFinder.find_spec(name)
+        init = spec and spec.submodule_search_locations and spec.origin
+        if init and os.path.isdir(folder) and not os.path.samefile(os.path.dirname(init), folder):
+            lines.append("package %s %s %s" % (name, library_of(name, init), os.path.dirname(init)))
+    except Exception:
+        pass
 lines += ["%s==%s" % pair for pair in sorted(found.items())] + ["libraries %d" % len(found)]
 sys.stdout.write("\n".join(lines) + "\n")
 `
@@ -69,13 +110,30 @@ sys.stdout.write("\n".join(lines) + "\n")
 // have Python under one name only. Python before 3.8 exits with 127, as if there was none.
 var ListCommands = [][]string{{"python", "-W", "ignore", "-c", listing}, {"python3", "-W", "ignore", "-c", listing}}
 
+// WithPackages adds the packages that are looked for to such a command.
+func WithPackages(command []string, packages []Package) []string {
+	command = slices.Clone(command)
+	for _, p := range packages {
+		command = append(command, p.Name, p.Folder)
+	}
+	return command
+}
+
 // ParseListing reads the output of such a command. It ignores other lines.
-func ParseListing(place, output string) (Libraries, error) {
-	l := Libraries{Place: place, Versions: map[string]string{}}
+func ParseListing(place, output string, packages []Package) (Libraries, error) {
+	l := Libraries{Place: place, Versions: map[string]string{}, Packages: packages}
 	for line := range strings.Lines(output) {
 		line = strings.TrimRight(line, "\r\n")
 		if match := pythonLine.FindStringSubmatch(line); match != nil {
-			l.Python, l.Versions, l.Origins = match[1], map[string]string{}, map[string]Origin{}
+			l.Python, l.Versions, l.Origins, l.Shadowed = match[1], map[string]string{}, map[string]Origin{}, nil
+			continue
+		}
+		if match := packageLine.FindStringSubmatch(line); match != nil && l.Python != "" {
+			at := slices.IndexFunc(packages, func(p Package) bool { return p.Name == match[1] })
+			if at >= 0 {
+				l.Shadowed = append(l.Shadowed, Shadow{Package: match[1], Place: place, Path: match[3],
+					Library: strings.Replace(strings.Trim(match[2], "-"), "==", " ", 1), Synced: packages[at].Folder})
+			}
 			continue
 		}
 		if match := libraryLine.FindStringSubmatch(line); match != nil && l.Python != "" {
@@ -99,6 +157,7 @@ func ParseListing(place, output string) (Libraries, error) {
 var (
 	pythonLine  = regexp.MustCompile(`^python (\d{1,3}\.\d{1,3}\.\d{1,3})$`)
 	libraryLine = regexp.MustCompile(`^([a-z0-9]+(?:-[a-z0-9]+)*)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)(?: (address|other))?$`)
+	packageLine = regexp.MustCompile(`^package ([A-Za-z_][A-Za-z0-9_]*) (\S+) (/.*)$`)
 	lastLine    = regexp.MustCompile(`^libraries (\d{1,6})$`)
 )
 
@@ -204,6 +263,24 @@ func Compare(places []Libraries) event.Comparison {
 		}
 	}
 	return c
+}
+
+// String describes it for a person.
+func (s Shadow) String() string {
+	of := ""
+	if s.Library != "" {
+		of = " (" + s.Library + ")"
+	}
+	return fmt.Sprintf("package %s: unless Python in %s starts in %s, it imports the installed %s%s, which is not synced",
+		s.Package, s.Place, filepath.Dir(s.Synced), s.Path, of)
+}
+
+// Shadowed returns the synced packages of all places that are shadowed there.
+func Shadowed(places []Libraries) (list []Shadow) {
+	for _, place := range places {
+		list = append(list, place.Shadowed...)
+	}
+	return list
 }
 
 func differ(versions []string) bool { return len(slices.Compact(slices.Clone(versions))) > 1 }

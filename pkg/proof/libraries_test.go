@@ -91,9 +91,10 @@ func TestWant(t *testing.T) {
 	}
 }
 
-// The real command in a real environment, with what may be in it.
-func TestListing(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "env")
+// newEnvironment makes an environment, and returns its folder and that of its libraries.
+func newEnvironment(t *testing.T) (dir, site string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "env")
 	if out, err := exec.Command("/usr/bin/python3", "-m", "venv", "--without-pip", dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -101,22 +102,28 @@ func TestListing(t *testing.T) {
 	if err != nil || len(sites) != 1 {
 		t.Fatal(sites, err)
 	}
+	return dir, sites[0]
+}
+
+// The real command in a real environment, with what may be in it.
+func TestListing(t *testing.T) {
+	dir, site := newEnvironment(t)
 	elsewhere, here := t.TempDir(), t.TempDir()
 	for path, content := range map[string]string{
-		sites[0] + "/numpy-1.26.4.dist-info/METADATA":          "Name: numpy\nVersion: 1.26.4\n",
-		sites[0] + "/numpy-1.26.4.dist-info/INSTALLER":         "pip\n",
-		sites[0] + "/Dask_Gateway-1.dist-info/INSTALLER":       "pip\n",
-		sites[0] + "/Dask_Gateway-1.dist-info/direct_url.json": `{"url": "file:///src"}`,
-		sites[0] + "/~umpy-1.26.3.dist-info/METADATA":          "Name: numpy\nVersion: 1.26.3\n",
-		sites[0] + "/Dask_Gateway-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: Dask.Gateway\nVersion: 2024.1.0\n\n" +
+		site + "/numpy-1.26.4.dist-info/METADATA":          "Name: numpy\nVersion: 1.26.4\n",
+		site + "/numpy-1.26.4.dist-info/INSTALLER":         "pip\n",
+		site + "/Dask_Gateway-1.dist-info/INSTALLER":       "pip\n",
+		site + "/Dask_Gateway-1.dist-info/direct_url.json": `{"url": "file:///src"}`,
+		site + "/~umpy-1.26.3.dist-info/METADATA":          "Name: numpy\nVersion: 1.26.3\n",
+		site + "/Dask_Gateway-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: Dask.Gateway\nVersion: 2024.1.0\n\n" +
 			"text\n",
-		sites[0] + "/nameless-1.dist-info/METADATA":  "Version: 1\n",
-		sites[0] + "/bare-1.dist-info/METADATA":      "Name: bare\n",
-		sites[0] + "/gone-1.dist-info/RECORD":        "",
-		sites[0] + "/odd-1.dist-info/METADATA":       "Name: odd one\nVersion: 1\n",
-		sites[0] + "/bytes-1.dist-info/METADATA":     "Name: b\xff\nVersion: 1\n",
-		sites[0] + "/sitecustomize.py":               "print('welcome==1')\nimport warnings; warnings.warn('careful')\n",
-		sites[0] + "/edited.pth":                     elsewhere + "\n",
+		site + "/nameless-1.dist-info/METADATA":      "Version: 1\n",
+		site + "/bare-1.dist-info/METADATA":          "Name: bare\n",
+		site + "/gone-1.dist-info/RECORD":            "",
+		site + "/odd-1.dist-info/METADATA":           "Name: odd one\nVersion: 1\n",
+		site + "/bytes-1.dist-info/METADATA":         "Name: b\xff\nVersion: 1\n",
+		site + "/sitecustomize.py":                   "print('welcome==1')\nimport warnings; warnings.warn('careful')\n",
+		site + "/edited.pth":                         elsewhere + "\n",
 		elsewhere + "/edited.egg-info/PKG-INFO":      "Name: edited\nVersion: 0.1\n",
 		elsewhere + "/numpy-9.dist-info/METADATA":    "Name: numpy\nVersion: 9\n",
 		here + "/of_the_folder-1.dist-info/METADATA": "Name: of-the-folder\nVersion: 1\n",
@@ -136,7 +143,7 @@ func TestListing(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		l, err := ParseListing("worker", string(out))
+		l, err := ParseListing("worker", string(out), nil)
 		if want := map[string]string{"numpy": "1.26.4", "dask-gateway": "2024.1.0", "edited": "0.1"}; err != nil ||
 			!maps.Equal(l.Versions, want) || !strings.HasPrefix(l.Python, "3.") || l.Place != "worker" || l.HoldsDask() {
 			t.Errorf("%v, %+v: %s", err, l, out)
@@ -161,7 +168,7 @@ func TestParseListing(t *testing.T) {
 		"dask==2024.1.0\nlibraries 1\n":                               -1,
 		"python 3.11.2\nlibraries 99999999999999999999999999999\n":    -1,
 	} {
-		l, err := ParseListing("worker", output)
+		l, err := ParseListing("worker", output, nil)
 		if (err == nil) != (want >= 0) || err == nil && len(l.Versions) != want {
 			t.Errorf("%q: %+v, %v", output, l, err)
 		}
@@ -173,7 +180,7 @@ func FuzzParseListing(f *testing.F) {
 	f.Add("warning\npython 3.13.0\na-b==1!2.0+x\npython 3.1.1\nlibraries 0\n")
 	f.Add("python 3.11.2\nlibraries -1\n\x1b[0m\xff==\n")
 	f.Fuzz(func(t *testing.T, output string) {
-		l, err := ParseListing("worker", output)
+		l, err := ParseListing("worker", output, nil)
 		if err != nil {
 			return
 		}
@@ -181,11 +188,70 @@ func FuzzParseListing(f *testing.F) {
 		for _, name := range slices.Sorted(maps.Keys(l.Versions)) {
 			text += name + "==" + l.Versions[name] + "\n"
 		}
-		again, err := ParseListing("worker", fmt.Sprintf("%slibraries %d\n", text, len(l.Versions)))
+		again, err := ParseListing("worker", fmt.Sprintf("%slibraries %d\n", text, len(l.Versions)), nil)
 		if err != nil || again.Python != l.Python || !maps.Equal(again.Versions, l.Versions) {
 			t.Errorf("%q: %+v, %+v, %v", output, l, again, err)
 		}
 		Compare([]Libraries{l, again})
 		Compare([]Libraries{l, {Place: ".venv", Local: true}})
 	})
+}
+
+// The real command, for packages that are synced to a folder that Python searches, or does not.
+func TestListingOfPackages(t *testing.T) {
+	dir, site := newEnvironment(t)
+	platform, last := filepath.Join(t.TempDir(), "first of all"), t.TempDir()
+	for folder, names := range map[string]string{platform: "mine both json", last: "both loose",
+		site: "both loose absent spaces/mine"} {
+		for _, name := range strings.Fields(names) {
+			write(t, filepath.Join(folder, name, "__init__.py"), "raise SystemExit('it was imported')\n")
+		}
+	}
+	write(t, site+"/Both_lib-0.3.dist-info/METADATA", "Name: Both.lib\nVersion: 0.3\n")
+	write(t, site+"/Both_lib-0.3.dist-info/RECORD", "both/__init__.py,,\nBoth_lib-0.3.dist-info/METADATA,,\n")
+	write(t, site+"/other-1.dist-info/METADATA", "Name: other\nVersion: 1\n")
+	for name, test := range map[string]struct {
+		searched, synced string
+		packages         []string
+		want             []Shadow
+	}{
+		"searched first": {platform, platform, []string{"mine", "both", "json", "unknown"}, nil},
+		"searched after": {platform, last, []string{"both"},
+			[]Shadow{{"both", "worker", platform + "/both", "", last + "/both"}}},
+		"not searched": {"", last, []string{"both", "loose", "absent"}, []Shadow{
+			{"both", "worker", site + "/both", "Both.lib 0.3", last + "/both"},
+			{"loose", "worker", site + "/loose", "", last + "/loose"}}},
+		"is the installed one": {"", site, []string{"both"}, nil},
+	} {
+		var packages []Package
+		for _, p := range test.packages {
+			packages = append(packages, Package{Name: p, Folder: filepath.Join(test.synced, p)})
+		}
+		command := WithPackages(ListCommands[0], packages)
+		cmd := exec.Command(filepath.Join(dir, "bin", command[0]), command[1:]...)
+		cmd.Env = append(os.Environ(), "PYTHONPATH="+test.searched)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		l, err := ParseListing("worker", string(out), packages)
+		if err != nil || !slices.Equal(l.Shadowed, test.want) || l.Versions["other"] != "1" {
+			t.Errorf("%s: %v, %+v, not %+v", name, err, l.Shadowed, test.want)
+		}
+	}
+	want := "package both: unless Python in worker starts in /opt, it imports the installed /x/both (both-lib 0.3), " +
+		"which is not synced"
+	if got := (Shadow{"both", "worker", "/x/both", "both-lib 0.3", "/opt/both"}).String(); got != want {
+		t.Error(got)
+	}
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -123,7 +123,7 @@ func (a *availability) whileUsable(ctx context.Context) (context.Context, contex
 }
 
 // affected are the stages whose errors only repeat that the cluster is away.
-var affected = map[string]bool{"forward": true, event.PodStage: true, "proof": true, "node": true}
+var affected = map[string]bool{"forward": true, event.PodStage: true, "proof": true, "node": true, "dask": true}
 
 // filter returns a Sink that downgrades to details the errors that only follow from the cluster
 // being away, which has been reported.

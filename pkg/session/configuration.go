@@ -103,6 +103,7 @@ func HideSecrets(secrets *event.Secrets, c *config.Config) {
 
 // Load reads devloop.yaml for a run. If it is invalid, the last valid one stays in force.
 func (s *Session) Load(ctx context.Context) (loop.Stages, error) {
+	s.containers.stopRenewing()
 	before := s.config.Load()
 	files := before.Files()
 	c, err := config.Load(s.options.Source)
@@ -132,15 +133,27 @@ func (s *Session) Load(ctx context.Context) (loop.Stages, error) {
 		files = c.Files()
 	}
 	now := s.config.Load()
-	return loop.Stages{
-		Files:    append(files, includedRequirements(now)...),
-		Images:   imageStage{s.builders, now},
-		Nodes:    nodeStage{s.images, now},
-		Local:    localStage{s.syncer, now},
-		Platform: platformStage{s.deployer, s.prover, now, s.followNamespaces},
-		Forwards: s.forwards,
-		Proof:    proofStage{s.prover, s.libraries, s.deployer, now, s.forwards.gatewayRoutes()},
-	}, nil
+	stages := loop.Stages{
+		Files:      append(files, includedRequirements(now)...),
+		Images:     imageStage{s.builders, now},
+		Nodes:      nodeStage{s.images, now},
+		Local:      localStage{s.syncer, now},
+		Platform:   platformStage{s.deployer, s.prover, s.containers, now, s.followNamespaces},
+		Forwards:   s.forwards,
+		Containers: containerStage{s.containers, now, s.prover},
+		Proof:      proofStage{s.prover, s.libraries, s.deployer, now, s.forwards.gatewayRoutes()},
+	}
+	stages.Only = func(names []string) (loop.Stages, error) {
+		part, err := now.Only(names)
+		if err != nil {
+			return loop.Stages{}, err
+		}
+		narrowed := stages
+		followAll := func(*config.Config) { s.followNamespaces(now) }
+		narrowed.Platform = platformStage{s.deployer, s.prover, s.containers, part, followAll}
+		return narrowed, nil
+	}
+	return stages, nil
 }
 
 // fixed returns the settings that only a restart changes.
@@ -166,21 +179,36 @@ func (s *Session) adopt(before, c *config.Config) error {
 	}
 	HideSecrets(s.options.Secrets, c)
 	ReportConfig(s.options.Sink, before, c)
-	s.followPods(c)
 	s.config.Store(c)
+	s.followPods(c)
+	s.followClusters(c)
 	return nil
 }
 
 // followPods sets whose pods are followed, and first hides the secrets that they may print.
 func (s *Session) followPods(c *config.Config) {
 	list := releases(c)
-	scope := pods.Scope{Namespaces: s.deployer.Namespaces(list)}
-	for _, r := range list {
+	namespaces := s.deployer.Namespaces(list)
+	list = slices.DeleteFunc(list, func(r deploy.Release) bool {
 		values, err := deploy.SecretValues(r)
-		if err != nil {
-			continue // its pods may print secrets; the run reports the error
-		}
 		s.options.Secrets.Hide(values...)
+		return err != nil // its pods may print secrets; the run reports the error
+	})
+	scope := scopeOf(c, list, namespaces)
+	s.scoping.Lock()
+	defer s.scoping.Unlock()
+	scope.Selectors = append(scope.Selectors, s.clusterPods...)
+	select {
+	case <-s.pods: // the scope before is not received yet
+	default:
+	}
+	s.pods <- scope
+}
+
+// scopeOf returns which pods belong to releases, or to those who use these.
+func scopeOf(c *config.Config, list []deploy.Release, namespaces []string) pods.Scope {
+	scope := pods.Scope{Namespaces: namespaces}
+	for _, r := range list {
 		scope.Releases = append(scope.Releases, types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
 	}
 	for _, r := range scope.Releases { // pods that users of a Dask Gateway start belong to no release
@@ -189,16 +217,31 @@ func (s *Session) followPods(c *config.Config) {
 	for _, l := range c.Logs {
 		scope.Selectors = append(scope.Selectors, pods.Selector(l))
 	}
-	select {
-	case <-s.pods: // the scope before is not received yet
-	default:
+	return scope
+}
+
+// followClusterPods has the pods of Dask clusters followed, in whichever namespaces these are.
+func (s *Session) followClusterPods(namespaces []string, selector string) {
+	s.scoping.Lock()
+	s.clusterPods = nil
+	for _, namespace := range namespaces {
+		s.clusterPods = append(s.clusterPods, pods.Selector{Namespace: namespace, Selector: selector})
 	}
-	s.pods <- scope
+	s.scoping.Unlock()
+	s.followPods(s.config.Load())
+}
+
+// followClusters has the clusters of the releases' gateways followed, which are looked for again.
+func (s *Session) followClusters(c *config.Config) {
+	if s.clusters != nil && s.forwards != nil {
+		s.clusters.Follow(dask.Scope{Namespaces: s.deployer.Namespaces(releases(c)), Routes: s.forwards.gatewayRoutes()})
+	}
 }
 
 // followNamespaces has pods followed in the namespaces that releases have objects in, once these
 // are known.
 func (s *Session) followNamespaces(c *config.Config) {
+	s.followClusters(c)
 	if s.reported.Changed("namespaces of releases", strings.Join(s.deployer.Namespaces(releases(c)), " ")) {
 		s.followPods(c)
 	}

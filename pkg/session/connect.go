@@ -72,32 +72,59 @@ func (e *environment) verifyNodes(ctx context.Context, sink event.Sink) error {
 
 // findNodes finds out where a kube context leads, and the nodes there.
 func (e *environment) findNodes(ctx context.Context, kubeContext string) (err error) {
-	if e.target, err = kube.ReadContext(kubeContext); err != nil {
+	if e.target, err = readContext(ctx, kubeContext); err != nil {
 		return err
 	}
 	if e.docker, err = OpenDocker(); err != nil {
 		return err
 	}
 	e.add(e.docker.Close)
-	if e.nodes, err = FindNodes(ctx, e.target, e.docker); err != nil {
+	if e.nodes, err = FindNodes(ctx, e.target); err != nil {
 		return err
 	}
 	e.add(e.nodes.Close)
 	return nil
 }
 
+// readContext is kube.ReadContext. For a context that is missing, it looks for its cluster on this
+// machine.
+func readContext(ctx context.Context, wanted string) (kube.Target, error) {
+	target, err := kube.ReadContext(wanted)
+	var missing *kube.NoContextError
+	if !errors.As(err, &missing) || missing.Context == "" {
+		return target, err
+	}
+	machines, dockerErr := openMachines()
+	if dockerErr != nil {
+		return target, err
+	}
+	defer func() { _ = machines.Close() }() // only asked
+	if hint := node.HowToRestore(ctx, missing.Context, machines); hint != "" {
+		err = event.WithHint(err, hint)
+	}
+	return target, err
+}
+
 // FindNodes finds the nodes of the cluster that a kube context leads to. The caller closes them.
-func FindNodes(ctx context.Context, target kube.Target, docker *client.Client) (*node.Cluster, error) {
+func FindNodes(ctx context.Context, target kube.Target) (*node.Cluster, error) {
 	dir, err := journal.DefaultDir()
 	if err != nil {
 		return nil, err
 	}
-	return node.Find(ctx, target.Context, target.Server, docker, filepath.Join(dir, "hostkeys"))
+	machines, err := openMachines()
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := node.Find(ctx, target.Context, target.Server, machines, filepath.Join(dir, "hostkeys"))
+	if err != nil {
+		return nil, errors.Join(err, machines.Close())
+	}
+	return nodes, nil
 }
 
 // Connect opens the cluster of a kube context, for commands that change nothing in it.
 func Connect(ctx context.Context, kubeContext string) (*kube.Cluster, error) {
-	target, err := kube.ReadContext(kubeContext)
+	target, err := readContext(ctx, kubeContext)
 	if err != nil {
 		return nil, err
 	}
@@ -107,15 +134,10 @@ func Connect(ctx context.Context, kubeContext string) (*kube.Cluster, error) {
 // lookAt finds the machines of a cluster that does not answer, and looks at them.
 func lookAt(ctx context.Context, target kube.Target) event.Cluster {
 	unknown := func(err error) event.Cluster { return event.Cluster{Reason: err.Error(), Hint: event.Hint(err)} }
-	docker, err := OpenDocker()
+	nodes, err := FindNodes(ctx, target)
 	if err != nil {
 		return unknown(err)
 	}
-	defer func() { _ = docker.Close() }() // only asked
-	nodes, err := FindNodes(ctx, target, docker)
-	if err != nil {
-		return unknown(err)
-	}
-	defer func() { _ = nodes.Close() }()
+	defer func() { _ = nodes.Close() }() // only asked
 	return nodes.Machines(ctx)
 }

@@ -1,9 +1,11 @@
 package session
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/connhelper"
@@ -17,15 +19,34 @@ import (
 // OpenDocker returns a client of the daemon that the docker command would use: that of DOCKER_HOST,
 // DOCKER_CONTEXT or the current docker context, or the default one. It sends no request.
 func OpenDocker() (*client.Client, error) {
-	options, hint := []client.Opt{client.FromEnv}, "check DOCKER_HOST"
+	return openDocker(os.Getenv(client.EnvOverrideHost), client.FromEnv)
+}
+
+// openMachines returns a client of the daemon that runs the nodes of minikube, kind and k3d. Where
+// "minikube docker-env" has pointed the docker command into a node, it is the one before that.
+func openMachines() (*client.Client, error) {
+	if os.Getenv("MINIKUBE_ACTIVE_DOCKERD") == "" {
+		return OpenDocker()
+	}
+	host := os.Getenv("MINIKUBE_EXISTING_DOCKER_HOST")
+	return openDocker(host, client.WithHost(cmp.Or(host, client.DefaultDockerHost)))
+}
+
+// openDocker returns a client of the daemon of a DOCKER_HOST, which direct leads to, or without one
+// of the docker context.
+func openDocker(host string, direct client.Opt) (*client.Client, error) {
+	options, hint := []client.Opt{direct}, "check DOCKER_HOST"
 	var err error
-	switch context := dockerContext(); {
-	case context != "":
+	switch name := dockerContext(host); {
+	case name != "":
 		hint = "check docker context ls"
-		options, err = contextOptions(context)
-	case isSSH(os.Getenv(client.EnvOverrideHost)):
-		endpoint := dockercontext.Endpoint{EndpointMeta: dockercontext.EndpointMeta{Host: os.Getenv(client.EnvOverrideHost)}}
+		options, err = contextOptions(name)
+	case isSSH(host):
+		endpoint := dockercontext.Endpoint{EndpointMeta: dockercontext.EndpointMeta{Host: host}}
 		options, err = endpoint.ClientOpts()
+	case host == "":
+		usual := strings.TrimPrefix(client.DefaultDockerHost, "unix://")
+		options = append(options, client.WithDialContext(dialUsual(usual)))
 	}
 	var docker *client.Client
 	if err == nil {
@@ -43,10 +64,10 @@ func isSSH(host string) bool {
 	return err != nil || helper != nil
 }
 
-// dockerContext returns the name of the docker context in use, "" for none. The order is the docker
-// command's: https://docs.docker.com/engine/manage-resources/contexts/.
-func dockerContext() string {
-	if os.Getenv(client.EnvOverrideHost) != "" {
+// dockerContext returns the name of the docker context in use beside a DOCKER_HOST, "" for none.
+// The order is the docker command's: https://docs.docker.com/engine/manage-resources/contexts/.
+func dockerContext(host string) string {
+	if host != "" {
 		return ""
 	}
 	name := os.Getenv("DOCKER_CONTEXT")
@@ -60,19 +81,23 @@ func dockerContext() string {
 }
 
 func contextOptions(name string) ([]client.Opt, error) {
-	contexts := store.New(config.ContextStoreDir(), store.NewConfig(func() any { return &map[string]any{} },
-		store.EndpointTypeGetter(dockercontext.DockerEndpoint, func() any { return &dockercontext.EndpointMeta{} })))
-	found, err := contexts.GetMetadata(name)
-	if err != nil {
-		return nil, fmt.Errorf("docker context %q: %w", name, err)
-	}
-	meta, err := dockercontext.EndpointFromContext(found)
-	if err != nil {
-		return nil, fmt.Errorf("docker context %q: %w", name, err)
-	}
-	endpoint, err := dockercontext.WithTLSData(contexts, name, meta)
+	endpoint, err := contextEndpoint(name)
 	if err != nil {
 		return nil, fmt.Errorf("docker context %q: %w", name, err)
 	}
 	return endpoint.ClientOpts()
+}
+
+func contextEndpoint(name string) (endpoint dockercontext.Endpoint, err error) {
+	contexts := store.New(config.ContextStoreDir(), store.NewConfig(func() any { return &map[string]any{} },
+		store.EndpointTypeGetter(dockercontext.DockerEndpoint, func() any { return &dockercontext.EndpointMeta{} })))
+	found, err := contexts.GetMetadata(name)
+	if err != nil {
+		return endpoint, err
+	}
+	meta, err := dockercontext.EndpointFromContext(found)
+	if err != nil {
+		return endpoint, err
+	}
+	return dockercontext.WithTLSData(contexts, name, meta)
 }

@@ -108,7 +108,7 @@ func (f *forwards) reconcile(c *config.Config) error {
 	for _, o := range old {
 		o.stop()
 		_ = o.bound.Close() // frees the port; open connections end by themselves
-		f.sink.Stage("forward").Note(event.ForwardCloses, o.about())
+		f.sink.Stage("forward").Note(event.ForwardCloses, o.bound.Address())
 	}
 	var errs []error
 	for _, o := range moved {
@@ -119,6 +119,9 @@ func (f *forwards) reconcile(c *config.Config) error {
 	}
 	for i, wanted := range c.Forwards {
 		next[i].Ready = wanted.Ready
+		if next[i].bound != nil {
+			next[i].bound.SetChecked(wanted.Ready != "")
+		}
 	}
 	f.list = slices.DeleteFunc(next, func(o *openForward) bool { return o.bound == nil })
 	for _, o := range f.list {
@@ -152,6 +155,7 @@ func ListenForward(ctx context.Context, c *config.Config, i int, sink event.Sink
 	forward, err := portforward.Listen(ctx, portforward.Spec{
 		Target: portforward.Target{Namespace: f.Namespace, Kind: kind, Name: name, Port: f.Port},
 		Bind:   f.Bind, Local: f.Local, Hold: f.Hold,
+		Gateway: func(labels map[string]string) bool { return leadsToGateway(f, labels) },
 	}, sink)
 	if err != nil {
 		var taken *portforward.TakenError
@@ -164,6 +168,7 @@ func ListenForward(ctx context.Context, c *config.Config, i int, sink event.Sink
 		}
 		return nil, c.Wrong(fmt.Sprintf("forwards[%d].%s", i, key), err.Error(), event.Hint(err))
 	}
+	forward.SetChecked(f.Ready != "")
 	return forward, nil
 }
 
@@ -207,17 +212,13 @@ func (f *forwards) serve(ctx context.Context, cluster *kube.Cluster) (wait func(
 func (f *forwards) start(ctx context.Context, o *openForward) {
 	stage := f.sink.Stage("forward")
 	ctx, o.stop = context.WithCancel(ctx)
-	stage.Note(event.ForwardListens, o.about())
+	stage.Note(event.ForwardListens, o.bound.Address())
 	f.serving.Go(func() {
 		err := stage.Guard("forward", func() error { return o.bound.Serve(ctx, f.cluster.CurrentConfig, f.cluster.Client) })
 		if err != nil {
-			stage.Warn("forward ended", err, o.about())
+			stage.Warn("forward ended", err, o.bound.Address())
 		}
 	})
-}
-
-func (o *openForward) about() event.Address {
-	return event.Address{Target: event.Name(fmt.Sprint(o.bound.Target())), Local: event.Name(fmt.Sprint(o.bound.Addr()))}
 }
 
 // Check asks every forward that has a ready path until it answers 200.

@@ -2,33 +2,54 @@ package session
 
 import (
 	"context"
+	"net"
 	"slices"
 	"strings"
 
+	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/dask"
+	"github.com/devloop/devloop/pkg/portforward"
 	"github.com/devloop/devloop/pkg/proof"
 )
 
-// gatewayRoute is a forward that may lead to the API of a Dask Gateway.
-type gatewayRoute struct {
-	kind, namespace, name string // of the forward's target
-	url                   string // of the gateway's options, if it is one
-	certain               bool   // it is one: the forward's ready path is a gateway's
+// leadsToGateway tells whether a forward leads to the API of a Dask Gateway: its ready path is a
+// gateway's, or its target has the labels of a gateway, and its port is one of the API.
+func leadsToGateway(f config.Forward, labels map[string]string) bool {
+	return strings.HasSuffix(f.Ready, dask.HealthPath) || slices.Contains(dask.APIPorts, f.Port) && dask.IsGateway(labels)
 }
 
-func (f *forwards) gatewayRoutes() (routes []gatewayRoute) {
+// gatewayRoutes returns the forwards that may lead to the API of a Dask Gateway.
+func (f *forwards) gatewayRoutes() (routes []dask.Route) {
 	for _, o := range f.list {
-		kind, name := o.Target()
-		prefix, certain := strings.CutSuffix(o.Ready, dask.HealthPath)
-		if !certain {
-			prefix = ""
-		}
-		if certain || slices.Contains(dask.APIPorts, o.Port) {
-			url := "http://" + localHost(o.bound.Addr()) + prefix + dask.OptionsPath
-			routes = append(routes, gatewayRoute{kind, o.Namespace, name, url, certain})
+		if route, ok := gatewayRoute(o.Forward, o.bound.Addr()); ok {
+			routes = append(routes, route)
 		}
 	}
 	return routes
+}
+
+// configuredRoutes are gatewayRoutes of forwards that another process may have opened.
+func configuredRoutes(c *config.Config) (routes []dask.Route) {
+	for _, f := range c.Forwards {
+		addresses := f.Addresses()
+		if f.Local == 0 || len(addresses) == 0 {
+			continue
+		}
+		if route, ok := gatewayRoute(f, &net.TCPAddr{IP: addresses[0].AsSlice(), Port: f.Local}); ok {
+			routes = append(routes, route)
+		}
+	}
+	return routes
+}
+
+func gatewayRoute(f config.Forward, address *net.TCPAddr) (route dask.Route, ok bool) {
+	kind, name := f.Target()
+	prefix, certain := strings.CutSuffix(f.Ready, dask.HealthPath)
+	if !certain {
+		prefix = ""
+	}
+	return dask.Route{Kind: kind, Namespace: f.Namespace, Name: name, Local: "http://" + localHost(address) + prefix,
+		URL: portforward.URL(address) + prefix, Certain: certain}, certain || slices.Contains(dask.APIPorts, f.Port)
 }
 
 // askGateways asks a gateway of each release for the image of new clusters. silent says of which
@@ -45,23 +66,19 @@ func askGateways(
 			if reason == "" {
 				reason = "no forward leads to its gateway's API"
 			}
-			at := slices.IndexFunc(want.routes, func(route gatewayRoute) bool {
-				return g.Kind == route.kind && g.Namespace == route.namespace && g.Name == route.name
-			})
-			if at < 0 {
+			route, found := dask.RouteTo(g, want.routes)
+			if !found {
 				continue
 			}
-			route := want.routes[at]
-			image, why, err := dask.DefaultImage(ctx, route.url)
+			image, why, err := dask.DefaultImage(ctx, route.Local+dask.OptionsPath)
 			switch {
-			case err != nil && route.certain:
+			case err != nil && route.Certain:
 				return nil, nil, err
 			case err != nil:
 				why = err.Error()
 			}
 			if reason = why; image != "" {
-				from := strings.TrimSuffix(route.url, dask.OptionsPath)
-				answers = append(answers, proof.Answer{From: from, Image: image, Wants: want.imagesOf(i)})
+				answers = append(answers, proof.Answer{From: route.Local, Image: image, Wants: want.imagesOf(i)})
 				break
 			}
 		}

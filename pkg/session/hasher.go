@@ -2,6 +2,9 @@ package session
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -76,11 +79,15 @@ func HashImages(ctx context.Context, c *config.Config) (target *loop.Target, err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, leave()) }()
-	inputs, err := HashInputs(ctx, builder, c)
+	return hashImages(ctx, builder, c)
+}
+
+func hashImages(ctx context.Context, hasher *build.Builder, c *config.Config) (*loop.Target, error) {
+	inputs, err := HashInputs(ctx, hasher, c)
 	if err != nil {
 		return nil, err
 	}
-	target = newTarget(inputs)
+	target := newTarget(inputs)
 	if c.Push != "" {
 		push := node.NewRemoteRegistry(c.PushPlain())
 		if _, err := push.Missing(ctx, loop.Tags(target.Images)); err != nil {
@@ -89,6 +96,62 @@ func HashImages(ctx context.Context, c *config.Config) (target *loop.Target, err
 		addDigests(target.Images, push)
 	}
 	return target, nil
+}
+
+// HashedImages is how a running devloop would name the images of its configuration now.
+type HashedImages struct {
+	Of   string            `json:"of"`   // ImagesKey of that configuration
+	Refs map[string]string `json:"refs"` // by the names of the images
+}
+
+// ImagesKey is equal for configurations whose images get equal tags from equal files.
+func ImagesKey(c *config.Config) (string, error) {
+	images := make([]build.Image, len(c.Images))
+	bases := make([][]string, len(c.Images))
+	for i, image := range c.Images {
+		images[i], bases[i] = BuildInput(c, image, nil), image.Bases()
+	}
+	text, err := json.Marshal([]any{images, bases, c.BuildIn, c.Push})
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// Target is the target of a run of c, nil if the images are those of another configuration.
+func (h HashedImages) Target(c *config.Config) *loop.Target {
+	if key, err := ImagesKey(c); err != nil || key != h.Of {
+		return nil
+	}
+	target := &loop.Target{}
+	for _, image := range c.Images {
+		target.Images = append(target.Images, &loop.Image{Name: image.Name, Ref: h.Refs[image.Name]})
+	}
+	return target
+}
+
+// hashImages answers devloop diff and devloop render: it hashes the inputs as they are now, with
+// what it knows of those that did not change.
+func (s *Session) hashImages(ctx context.Context) (any, error) {
+	source := s.options.Source
+	source.Only = nil // they show all releases
+	c, err := config.Load(source)
+	if err != nil {
+		return nil, err
+	}
+	if fixed(c) != fixed(s.config.Load()) {
+		return nil, errors.New("the configuration has settings that take effect when devloop is started again")
+	}
+	key, err := ImagesKey(c)
+	if err != nil {
+		return nil, err
+	}
+	target, err := hashImages(ctx, s.builders.main, c)
+	if err != nil {
+		return nil, err
+	}
+	return HashedImages{Of: key, Refs: target.Refs()}, nil
 }
 
 // HashInputs hashes the images of c. With an error, the inputs have at least the files that were
@@ -109,12 +172,22 @@ func HashInputs(ctx context.Context, hasher *build.Builder, c *config.Config) (i
 		input, err := hasher.Hash(ctx, BuildInput(c, image, from))
 		inputs = append(inputs, input)
 		if err != nil {
+			var wrong *build.SyncError
+			if errors.As(err, &wrong) {
+				err = locateRule(c, image.Name, wrong)
+			}
 			errs = append(errs, hintAtImage(c, image, err))
 			continue
 		}
 		hashed[image.Name] = input
 	}
 	return inputs, errors.Join(errs...)
+}
+
+// locateRule adds the place in devloop.yaml to an error about a rule of an image.
+func locateRule(c *config.Config, image string, wrong *build.SyncError) error {
+	at := fmt.Sprintf("images.%s.sync[%d]", image, wrong.Rule)
+	return c.Wrong(at, wrong.Err.Error(), event.Hint(wrong.Err))
 }
 
 // hintAtImage says how an image is built from another one, if a base image that was not found is

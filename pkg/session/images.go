@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -32,6 +33,15 @@ func (i imageStage) Hash(ctx context.Context) (target *loop.Target, files []watc
 				reportStale(i.sink, ref)
 			}
 		}
+		if input.Synced == nil {
+			continue
+		}
+		for _, wrong := range input.Synced.LeftOut {
+			problem := locateRule(i.config, input.Name, wrong)
+			if i.reported.Changed(fmt.Sprintf("sync %s %d", input.Name, wrong.Rule), problem.Error()) {
+				i.sink.Stage(event.ConfigStage).Warn("files are not synced, the image is built again instead", problem)
+			}
+		}
 	}
 	if len(i.config.Images) > 0 { // docker login may be what a base image needs
 		files = append(files, watch.Path{Name: filepath.Join(dockerconfig.Dir(), dockerconfig.ConfigFileName)})
@@ -47,7 +57,10 @@ func (i imageStage) Build(ctx context.Context, sink event.Sink, image *loop.Imag
 	if err := i.journal.Record(journal.Image, image.Tag.String()); err != nil {
 		return err
 	}
-	input := image.Input.(build.Input) //nolint:forcetypeassert // as newTarget made it
+	input := inputsOf(image)
+	if input.Tag != image.Tag {
+		return fmt.Errorf("image %s: it is no longer known what %s was built from", image.Name, image.Tag)
+	}
 	return i.build(ctx, sink, i.config.BuildIn, image.Tag, input)
 }
 
@@ -62,12 +75,20 @@ func newTarget(inputs []build.Input) *loop.Target {
 	target := &loop.Target{}
 	for _, input := range inputs {
 		image := &loop.Image{Name: input.Name, Tag: input.Tag, Ref: input.Tag.String(), Input: input}
+		if input.Synced != nil && len(input.Synced.LeftOut) < len(input.Sync) {
+			image.Rest = input.Synced.Rest
+		}
 		for _, from := range input.From {
 			image.Bases = append(image.Bases, from.Name)
 		}
 		target.Images = append(target.Images, image)
 	}
 	return target
+}
+
+// inputsOf returns what an image of a target is made of.
+func inputsOf(image *loop.Image) build.Input {
+	return image.Input.(build.Input) //nolint:forcetypeassert // as newTarget made it
 }
 
 // reportStale reports a base image whose registry is out of reach.
@@ -105,6 +126,10 @@ func BuildInput(c *config.Config, image config.Image, from []build.Input) build.
 		}
 		agents = append(agents, agent)
 	}
+	var rules []build.SyncRule
+	for _, rule := range image.Sync {
+		rules = append(rules, build.SyncRule{From: rule.From, To: rule.To})
+	}
 	return build.Image{
 		Name:       image.Name,
 		Repository: c.Repository(image.Name),
@@ -116,5 +141,8 @@ func BuildInput(c *config.Config, image config.Image, from []build.Input) build.
 		From:       from,
 		Secrets:    secrets,
 		SSH:        agents,
+		Sync:       rules,
+
+		LenientSync: c.Format != "",
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/filediff"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/watch"
 )
@@ -193,7 +194,7 @@ func TestEveryInputIsWatched(t *testing.T) {
 		switch start, _ := e.Payload.(event.RunStart); {
 		case e.Message == event.RunStarts:
 			files = start.Files
-		case e.Message == event.RunComplete && e.Phase != event.Started && !errors.Is(e.Err, event.ErrSuperseded):
+		case e.Message == event.RunComplete && e.Phase != event.Started && e.Phase != event.Superseded:
 			runs <- run{files, e.Err}
 		}
 	})
@@ -223,7 +224,7 @@ func TestEveryInputIsWatched(t *testing.T) {
 	asking := &requests{stage: sink.Stage("devloop"), batches: watcher.Batches()}
 	changes := make(chan loop.Change)
 	running.Go(func() { asking.run(ctx, changes) })
-	running.Go(func() { loop.New(load, watcher, changes, sink).Run(ctx) })
+	running.Go(func() { loop.New(load, watcher, &filediff.Tracker{}, changes, sink).Run(ctx) })
 	await := func(what string) error {
 		t.Helper()
 		for {
@@ -283,7 +284,7 @@ func TestKeysThatNameFiles(t *testing.T) {
 		"releases.values", "releases.hooks.before.command", "releases.hooks.after.command", "local.requirements",
 		"releases.manifests", "releases.kustomize", "hooks.before.command", "hooks.after.command"}
 	others := []string{"kubeContext", "allowContexts", "images.target", "images.args", "images.secrets.env",
-		"verify.command", "verify.args",
+		"verify.command", "verify.args", "images.sync.then",
 		"local.venv"} // it is compared with the images, and decides nothing
 	var found []string
 	var look func(of reflect.Type, path string)

@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -17,6 +19,9 @@ import (
 	"github.com/devloop/devloop/pkg/proof"
 )
 
+// filesTimeout is for what all containers hold, which may be many files.
+const filesTimeout = time.Minute
+
 // inspector finds out where the images of a run are, and what runs them.
 type inspector struct {
 	cluster  *kube.Cluster
@@ -24,6 +29,9 @@ type inspector struct {
 	registry *node.Registry // that nodes load from
 	nodes    *node.Cluster
 	push     *node.RemoteRegistry // that images are pushed to; nil if nodes load them instead
+	// files returns the synced files of containers that run the images of a target, or others that
+	// differ from those by synced files alone.
+	files func(context.Context, target) ([]proof.Files, error)
 }
 
 // finding is the result of an inspection.
@@ -36,12 +44,16 @@ type finding struct {
 
 // inspect asks the nodes, the API server and the gateways. Its errors are transient.
 func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error) {
-	var images []proof.Image
+	at := proof.Findings{Named: want.named}
 	var platform dask.Platform
 	group, groupCtx := event.NewGroup(ctx)
 	group.Go(func() error { return i.cluster.Ping(groupCtx) }) // nothing is reported of another cluster
 	group.Go(func() (err error) {
-		images, err = i.images(groupCtx, want)
+		at.Images, err = i.images(groupCtx, want)
+		return err
+	})
+	group.Go(func() (err error) {
+		at.Files, err = i.syncedFiles(groupCtx, want.target)
 		return err
 	})
 	group.Go(func() (err error) {
@@ -51,17 +63,18 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 	if err := group.Wait(); err != nil {
 		return nil, event.Transient(err)
 	}
-	answers, silent, err := askGateways(ctx, want, platform.Gateways)
-	if err != nil {
+	var err error
+	found := &finding{}
+	if at.Answers, found.silent, err = askGateways(ctx, want, platform.Gateways); err != nil {
 		return nil, event.Transient(err)
 	}
-	containers := make([]proof.Container, len(platform.Containers))
-	for at, c := range platform.Containers {
-		containers[at] = proof.Container(c)
+	for _, c := range platform.Containers {
+		at.Containers = append(at.Containers, proof.Container{ContainerRef: c.ContainerRef, Node: c.Node, Image: c.Image,
+			ID: c.ID, Cluster: c.Cluster})
 	}
-	links := proof.Chain(images, want.named, containers, answers)
-	found := &finding{old: proof.Old(images, platform.Clusters), silent: silent}
-	for _, a := range answers {
+	links := proof.Chain(at)
+	found.old = proof.Old(at, platform.Clusters)
+	for _, a := range at.Answers {
 		linked := func(l event.Link) bool { return l.Place == event.AtGateway && string(l.Name) == a.From }
 		if !slices.ContainsFunc(links, linked) {
 			found.foreign = append(found.foreign, a)
@@ -73,11 +86,25 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 	return found, nil
 }
 
+// syncedFiles asks the containers of images with synced files which of them they hold.
+func (i inspector) syncedFiles(ctx context.Context, want target) ([]proof.Files, error) {
+	if !slices.ContainsFunc(want.Images, func(image *loop.Image) bool { return image.Rest != "" }) {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, filesTimeout)
+	defer cancel()
+	files, err := i.files(ctx, want)
+	if err != nil {
+		return nil, fmt.Errorf("ask the containers for their synced files: %w", err)
+	}
+	return files, nil
+}
+
 // ownPods drops broken links to pods of releases outside of devloop.yaml, whose images may have the
 // same names, and marks those that nothing replaces as older.
 func (i inspector) ownPods(ctx context.Context, c *config.Config, links event.Links) (kept event.Links, err error) {
 	for _, link := range links {
-		if link.Place == event.AtPod && link.Broken() {
+		if link.Container.Pod != "" && link.Broken() {
 			pod := link.Container.PodRef
 			origin, err := pods.OriginOf(ctx, i.cluster, string(pod.Namespace), string(pod.Pod))
 			if err != nil {
@@ -87,7 +114,7 @@ func (i inspector) ownPods(ctx context.Context, c *config.Config, links event.Li
 			if origin.Release != "" && !slices.ContainsFunc(c.Releases, own) {
 				continue
 			}
-			link.NotReplaced = origin.NotReplaced
+			link.NotReplaced = origin.NotReplaced && link.Place == event.AtPod // files are written again
 		}
 		kept = append(kept, link)
 	}
@@ -98,9 +125,11 @@ func (i inspector) ownPods(ctx context.Context, c *config.Config, links event.Li
 func (i inspector) images(ctx context.Context, want *expected) ([]proof.Image, error) {
 	images := make([]proof.Image, len(want.Images))
 	named := slices.Concat(want.images...)
+	tags, renewed := loop.Tags(want.Images), make([]name.Tag, len(want.Images))
 	for at, image := range want.Images {
 		tag := image.Tag
-		images[at] = proof.Image{Name: image.Name, Ref: image.Ref, Hash: tag.TagStr(),
+		renewed[at] = inputsOf(image).Tag
+		images[at] = proof.Image{Name: image.Name, Ref: image.Ref, Hash: renewed[at].TagStr(),
 			OnlyBase: isBase(want.config, image.Name) && !slices.Contains(named, image.Name)}
 		for _, of := range want.config.Images {
 			if of.Name == image.Name {
@@ -118,11 +147,15 @@ func (i inspector) images(ctx context.Context, want *expected) ([]proof.Image, e
 	if i.push != nil {
 		return images, nil
 	}
-	tags := loop.Tags(want.Images)
-	present, err := i.nodes.Inspect(ctx, tags)
+	newer := slices.DeleteFunc(slices.Clone(renewed), func(tag name.Tag) bool { return slices.Contains(tags, tag) })
+	present, err := i.nodes.Inspect(ctx, slices.Concat(tags, newer))
 	for _, p := range present {
-		image := &images[slices.Index(tags, p.Tag)]
-		image.Stores = append(image.Stores, proof.Store{Place: event.AtNode, Name: p.Node, IDs: p.IDs})
+		store := proof.Store{Place: event.AtNode, Name: p.Node, IDs: p.IDs}
+		if at := slices.Index(tags, p.Tag); at >= 0 {
+			images[at].Stores = append(images[at].Stores, store)
+		} else if at := slices.Index(renewed, p.Tag); at >= 0 {
+			images[at].Renewed = append(images[at].Renewed, store)
+		}
 	}
 	return images, err
 }

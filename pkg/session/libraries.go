@@ -44,7 +44,7 @@ type libraries struct {
 
 	woken    chan struct{} // holds a token if current is new
 	reading  chan struct{} // a semaphore: one reader of images at a time
-	listings *lru.Cache    // *proof.Libraries by the image's reference, nil for an image without Python
+	listings *lru.Cache    // *proof.Libraries by image and synced packages, nil for an image without Python
 	reported event.Changes
 
 	mu        sync.Mutex
@@ -123,6 +123,7 @@ func (l *libraries) compare(ctx context.Context, now *target) error {
 	case len(places) > 0:
 		places = l.withLocal(stage, places, now.config)
 	}
+	l.reportShadowed(stage, places)
 	if len(places) < 2 {
 		if l.reported.Forget("comparison") {
 			stage.Detail(event.LibrariesSame, event.Comparison{Places: []string{}})
@@ -134,6 +135,9 @@ func (l *libraries) compare(ctx context.Context, now *target) error {
 	if c.Same() {
 		c.Differences, message = nil, event.LibrariesSame
 	}
+	for _, image := range now.Images {
+		c.Images = append(c.Images, image.Event())
+	}
 	switch {
 	case !changed:
 		stage.Detail(message, c)
@@ -143,6 +147,18 @@ func (l *libraries) compare(ctx context.Context, now *target) error {
 		stage.Warn(message, nil, c)
 	}
 	return nil
+}
+
+// reportShadowed reports, once, the packages that Python imports in the place of synced ones.
+func (l *libraries) reportShadowed(stage event.Stage, places []proof.Libraries) {
+	shadowed := proof.Shadowed(places)
+	if !l.reported.Changed("shadowed", fmt.Sprint(shadowed)) {
+		return
+	}
+	for _, s := range shadowed {
+		stage.Warn("a synced Python package is shadowed by an installed one", nil,
+			"package", event.Name(s.Package), "in", s.Place, "installed", s.Path, "library", s.Library, "synced", s.Synced)
+	}
 }
 
 // withLocal adds the environment on this machine to places, if there is one.
@@ -162,10 +178,10 @@ func (l *libraries) withLocal(stage event.Stage, places []proof.Libraries, c *co
 	}
 	l.reported.Forget("failure")
 	if l.reported.Changed("environment", local.String()) {
-		stage.Note("Python environment of this machine", "path", local.Environment.Path, "kind", local.Kind,
+		stage.Note(event.LocalPython, "path", local.Environment.Path, "kind", local.Kind,
 			"python", local.Python, "by", local.Source)
 	}
-	return append(places, local.Libraries())
+	return append(places, local.Libraries(places))
 }
 
 // ofImages returns the libraries of the images that must have the same, in the order of
@@ -221,14 +237,16 @@ func (l *libraries) ofImages(ctx context.Context, now *target) ([]proof.Librarie
 func (l *libraries) ofImage(
 	ctx context.Context, c *config.Config, image *loop.Image, named bool,
 ) (*proof.Libraries, error) {
-	if known, ok := l.listings.Get(image.Ref); ok {
+	packages := syncedPackages(image)
+	key := fmt.Sprint(image.Ref, packages)
+	if known, ok := l.listings.Get(key); ok {
 		if list, _ := known.(*proof.Libraries); list != nil || !named {
 			return list, nil
 		}
 	}
 	stage := l.sink.Stage("proof")
 	list, err := l.list(ctx, deploy.CheckPod{Image: image.Ref, Name: image.Name, Purpose: "libraries",
-		Near: namespaceOf(c, l.deployer, image.Name), Timeout: listTimeout})
+		Near: namespaceOf(c, l.deployer, image.Name), Timeout: listTimeout}, packages)
 	var failed *deploy.CheckPodError
 	switch {
 	case named && list == nil && err == nil:
@@ -241,13 +259,14 @@ func (l *libraries) ofImage(
 	case list == nil:
 		stage.Detail("an image holds no Python", "image", event.Name(image.Ref))
 	}
-	l.listings.Add(image.Ref, list)
+	l.listings.Add(key, list)
 	return list, nil
 }
 
 // list runs the commands that list libraries until one starts; without Python, none does.
-func (l *libraries) list(ctx context.Context, t deploy.CheckPod) (*proof.Libraries, error) {
-	for _, t.Command = range proof.ListCommands {
+func (l *libraries) list(ctx context.Context, t deploy.CheckPod, packages []proof.Package) (*proof.Libraries, error) {
+	for _, command := range proof.ListCommands {
+		t.Command = proof.WithPackages(command, packages)
 		output, err := l.runPod(ctx, t)
 		var failed *deploy.CheckPodError
 		const cannotRun, notFound = 126, 127 // exit codes of a shell, or of the runtime
@@ -257,7 +276,7 @@ func (l *libraries) list(ctx context.Context, t deploy.CheckPod) (*proof.Librari
 		case err != nil:
 			return nil, err
 		}
-		list, err := proof.ParseListing(t.Name, output)
+		list, err := proof.ParseListing(t.Name, output, packages)
 		return &list, err
 	}
 	return nil, nil
@@ -311,9 +330,23 @@ func (l *Local) String() string {
 	return fmt.Sprintf("%s (%s, %s), by %s", l.Place, l.Kind, python, l.Source)
 }
 
-// Libraries are what it has installed.
-func (l *Local) Libraries() proof.Libraries {
-	return proof.Libraries{Place: l.Place, Python: l.Python, Versions: l.Versions, Local: true}
+// Libraries are what it has installed, and which of the images' synced packages.
+func (l *Local) Libraries(images []proof.Libraries) proof.Libraries {
+	list := proof.Libraries{Place: l.Place, Python: l.Python, Versions: l.Versions, Local: true}
+	searched := filepath.SplitList(os.Getenv("PYTHONPATH")) // before the environment
+	for _, image := range images {
+		for _, p := range image.Packages {
+			if p.Source == "" || slices.Contains(searched, filepath.Dir(p.Source)) {
+				continue
+			}
+			path, library := l.Package(p.Name, p.Source)
+			shadow := proof.Shadow{Package: p.Name, Place: l.Place, Path: path, Library: library, Synced: p.Source}
+			if path != "" && !slices.Contains(list.Shadowed, shadow) {
+				list.Shadowed = append(list.Shadowed, shadow)
+			}
+		}
+	}
+	return list
 }
 
 // NoLocalError says that this machine has no environment for the project.

@@ -376,8 +376,8 @@ func TestListingIsWhatIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	read := local.Libraries()
-	listed, err := proof.ParseListing("here", runPython(t, dir, proof.ListCommands[0][1:]))
+	read := local.Libraries(nil)
+	listed, err := proof.ParseListing("here", runPython(t, dir, proof.ListCommands[0][1:]), nil)
 	if err != nil || !maps.Equal(listed.Versions, read.Versions) || listed.Python != read.Python {
 		t.Errorf("%v\n%+v\n%+v", err, listed, read)
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/config"
-	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
 	"github.com/devloop/devloop/pkg/kube"
@@ -144,7 +143,6 @@ func (n nodeStage) Prune(ctx context.Context, sink event.Sink, target *loop.Targ
 	if len(old) == 0 {
 		return
 	}
-	before, beforeErr := n.nodes.Free(ctx)
 	for _, tag := range old {
 		if err := n.remove(ctx, tag); err != nil {
 			stage.Warn("old image could not be removed, it stays until the next run", err,
@@ -152,10 +150,6 @@ func (n nodeStage) Prune(ctx context.Context, sink event.Sink, target *loop.Targ
 			continue
 		}
 		stage.Note("old image removed", "image", event.Name(tag.String()))
-	}
-	after, err := n.nodes.Free(ctx)
-	if err == nil && beforeErr == nil && after > before { // others use the disk, too
-		stage.Note("room made on the nodes", "freed", console.Size(after-before), "free", console.Size(after))
 	}
 }
 

@@ -13,10 +13,11 @@ import (
 
 // platformStage is the deploy stage of a run.
 type platformStage struct {
-	deployer *deploy.Deployer
-	prover   *prover
-	config   *config.Config
-	follow   func(*config.Config) // called after a write
+	deployer   *deploy.Deployer
+	prover     *prover
+	containers *containers
+	config     *config.Config
+	follow     func(*config.Config) // called after a write
 }
 
 func (p platformStage) Files() []string { return ReleaseFiles(p.config) }
@@ -46,6 +47,9 @@ func (p platformStage) Verify(ctx context.Context, sink event.Sink, target *loop
 func (p platformStage) Apply(ctx context.Context, sink event.Sink, target *loop.Target) error {
 	list, err := ResolvedReleases(p.config, target)
 	if err != nil {
+		return err
+	}
+	if err := p.containers.suspend(ctx, target); err != nil {
 		return err
 	}
 	p.prover.forget()

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/config"
+	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/deploy"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/loop"
@@ -20,6 +21,7 @@ import (
 const (
 	// settleTime is how long the chain may stay broken after a rollout: traefik keeps the gateway's
 	// old pod for some tenths of a second after its end, and old pods take their time to end.
+	// A container that has just started gets its synced files in a moment.
 	settleTime = 8 * time.Second
 	// reportedSettleTime is the same for an error that is already reported.
 	reportedSettleTime = 500 * time.Millisecond
@@ -37,8 +39,8 @@ const (
 	recheckOld = 30 * time.Second
 )
 
-// prover checks that what runs is what was built: at the end of each run, after pods were replaced,
-// and for devloop status --chain.
+// prover checks that what runs is what was built: at the end of each run, after pods were replaced
+// or restarted, and for devloop status --chain.
 type prover struct {
 	inspector inspector
 	secrets   *event.Secrets
@@ -53,7 +55,7 @@ type prover struct {
 // expected is what must run, and how its gateways are reached.
 type expected struct {
 	target
-	routes []gatewayRoute
+	routes []dask.Route
 	images [][]string // that each release names, in the order of devloop.yaml
 	named  []proof.Named
 	// namespaces are those that releases have objects in.
@@ -71,7 +73,7 @@ type proofStage struct {
 	libraries *libraries
 	deployer  *deploy.Deployer
 	config    *config.Config
-	routes    []gatewayRoute
+	routes    []dask.Route
 }
 
 // Check waits until the chain is complete, up to settleTime. A broken one is a transient error: it
@@ -99,22 +101,33 @@ func (s proofStage) Follow(made *loop.Target) { s.libraries.follow(target{made, 
 // until the run calls Check.
 func (p *prover) forget() { p.expected.Store(nil) }
 
+// forgetOthers does so if a run is about to write other files into what runs than are expected.
+func (p *prover) forgetOthers(made *loop.Target) {
+	if want := p.expected.Load(); want != nil && imageNames(want.Images) != imageNames(made.Images) {
+		p.forget()
+	}
+}
+
 // run checks again after pods were replaced, and from time to time while the chain is broken or
 // Dask clusters are old, until ctx ends.
 func (p *prover) run(ctx context.Context, sink event.Sink) {
 	var recheck <-chan time.Time
+	broken := false
 	for {
-		settle := time.Duration(0)
+		settle := settleTime
 		select {
 		case <-ctx.Done():
 			return
 		case <-recheck:
+			if broken {
+				settle = 0
+			}
 		case <-p.replaced:
-			if settle = settleTime; !p.waitQuiet(ctx) {
+			if !p.waitQuiet(ctx) {
 				return
 			}
 		}
-		recheck = nil
+		recheck, broken = nil, false
 		want := p.expected.Load()
 		if want == nil { // a run is under way and will check
 			continue
@@ -123,7 +136,7 @@ func (p *prover) run(ctx context.Context, sink event.Sink) {
 		switch {
 		case p.expected.Load() != want:
 		case err != nil:
-			recheck = time.After(recheckBroken)
+			recheck, broken = time.After(recheckBroken), true
 		case old > 0:
 			recheck = time.After(recheckOld)
 		}
@@ -185,7 +198,7 @@ func (p *prover) check(
 		}
 		return []any{event.Chain{Links: found.links}}, err
 	})
-	switch images := tagNames(loop.Tags(want.Images)); {
+	switch images := imageNames(want.Images); {
 	case p.expected.Load() != want: // a run changed what runs meanwhile
 		return 0, nil
 	case found == nil || ctx.Err() != nil:
@@ -262,6 +275,18 @@ func (p *prover) reportOlder(stage event.Stage, found *finding) {
 	if hasNew("silent gateways", found.silent) {
 		stage.Note("the image for new Dask clusters is unknown", "why", strings.Join(found.silent, ", "))
 	}
+}
+
+// imageNames names the images that run, and the inputs whose files were synced into them.
+func imageNames(images []*loop.Image) string {
+	names := make([]string, len(images))
+	for at, image := range images {
+		names[at] = image.Tag.String()
+		if inputs := inputsOf(image); inputs.Tag != image.Tag {
+			names[at] += " with the files of " + inputs.Tag.TagStr()
+		}
+	}
+	return strings.Join(names, " ")
 }
 
 func tagNames(tags []name.Tag) string {

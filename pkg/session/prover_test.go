@@ -84,13 +84,14 @@ func TestDeployedImages(t *testing.T) {
 	if got := strings.Join(refs, " "); got != want {
 		t.Errorf("%s, not %s", got, want)
 	}
-	old := proof.Old(images, event.DaskClusters{{Name: "new", Image: "worker:ce6fdce58d884543"},
+	old := proof.Old(proof.Findings{Images: images}, event.DaskClusters{{Name: "new", Image: "worker:ce6fdce58d884543"},
 		{Name: "old", Image: "worker:712c3a91dcb384c3"}, {Name: "of another tool", Image: "worker:v1"},
 		{Name: "theirs", Image: "x:v1"}})
 	if len(old) != 2 || old[0].Name != "of another tool" || old[1].Name != "old" {
 		t.Errorf("old: %v", old)
 	}
-	if old := proof.Old(nil, event.DaskClusters{{Name: "old", Image: "worker:712c3a91dcb384c3"}}); len(old) != 0 {
+	old = proof.Old(proof.Findings{}, event.DaskClusters{{Name: "old", Image: "worker:712c3a91dcb384c3"}})
+	if len(old) != 0 {
 		t.Errorf("where nothing is deployed, nothing is old: %v", old)
 	}
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"slices"
 
 	"github.com/devloop/devloop/pkg/control"
 
@@ -10,8 +11,8 @@ import (
 	"github.com/devloop/devloop/pkg/watch"
 )
 
-// keyHelp is what each key does, in the order in which the help tells it.
-const keyHelp = "r: run now, p: pause and resume, l: logs of the pods, q: quit, ?: this help"
+// KeyHelp is what each key does, in the order in which the help tells it.
+const KeyHelp = "r: run now, p: pause and resume, o: the page, s: a shell, l: logs of the pods, q: quit, ?: this help"
 
 // requests merges what asks for a run: changed files, keys, SIGHUP, the page and other terminals.
 type requests struct {
@@ -19,6 +20,8 @@ type requests struct {
 	refresh func() // has the next run ask registries for base images again
 	stage   event.Stage
 	batches <-chan watch.Batch // they merge while no one receives
+	// rollouts has a token once the image of synced files is there that pods are to be replaced by.
+	rollouts <-chan struct{}
 
 	// Kept if a panic restarts run.
 	paused bool
@@ -30,13 +33,16 @@ type requests struct {
 // run sends changes until ctx ends.
 func (c *requests) run(ctx context.Context, changes chan<- loop.Change) {
 	ask := func() {
-		c.next.Asked, c.due = true, true
+		c.next.Asked, c.next.Releases, c.due = true, nil, true
 		c.refresh()
 	}
 	for {
-		batches, out := c.batches, changes
+		batches, rollouts, out := c.batches, c.rollouts, changes
 		if c.paused || c.due {
 			batches = nil
+		}
+		if c.paused { // such a run would deploy what was saved meanwhile
+			rollouts = nil
 		}
 		if !c.due {
 			out = nil
@@ -51,8 +57,14 @@ func (c *requests) run(ctx context.Context, changes chan<- loop.Change) {
 		case <-c.Reload:
 			c.stage.Note("reloading", "by", "SIGHUP")
 			ask()
-		case what := <-c.Requests:
-			if c.obey(what) {
+		case <-rollouts:
+			c.stage.Note("replacing the pods", "why", "the image of the synced files is ready")
+			c.next.Asked, c.next.Releases, c.due = true, nil, true
+		case asked := <-c.Requests:
+			switch {
+			case asked.Release != "":
+				c.askForRelease(asked.Release)
+			case c.obey(asked.What):
 				ask()
 			}
 		case key := <-c.Keys:
@@ -63,8 +75,20 @@ func (c *requests) run(ctx context.Context, changes chan<- loop.Change) {
 	}
 }
 
+// askForRelease asks for a run of one release. One of all releases that waits for the loop is
+// enough.
+func (c *requests) askForRelease(name string) {
+	c.stage.Note("running now", "release", event.Name(name))
+	if !c.due {
+		c.next = loop.Change{Asked: true, Releases: []string{name}}
+		c.due = true
+	} else if c.next.Asked = true; c.next.Releases != nil && !slices.Contains(c.next.Releases, name) {
+		c.next.Releases = append(c.next.Releases, name)
+	}
+}
+
 // obey does what was asked for. It returns true if that is a run.
-func (c *requests) obey(what control.Request) (asked bool) {
+func (c *requests) obey(what control.Action) (asked bool) {
 	if what == control.Run {
 		c.stage.Note("running now")
 		return true
@@ -80,12 +104,16 @@ func (c *requests) press(key byte) (asked bool) {
 		return c.obey(control.Run)
 	case 'p', 'P':
 		c.pause(!c.paused)
+	case 'o', 'O':
+		c.OpenPage()
+	case 's', 'S':
+		c.OpenShell()
 	case 'l', 'L':
 		c.toggleLogs()
 	case 'q', 'Q':
 		c.Quit()
 	case '?', 'h', 'H':
-		c.stage.Note(keyHelp)
+		c.stage.Note(KeyHelp)
 	}
 	return false
 }

@@ -6,6 +6,9 @@ import (
 
 	"github.com/devloop/devloop/pkg/console"
 	"github.com/devloop/devloop/pkg/control"
+	"github.com/devloop/devloop/pkg/dask"
+	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/filediff"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/pods"
 	"github.com/devloop/devloop/pkg/watch"
@@ -18,8 +21,9 @@ type Inputs struct {
 	Requests <-chan control.Request // of the page, or another terminal
 	Quit     func()
 
-	ShowPods func(shown bool) // what pods print, in the terminal
-	Logs     bool             // they are shown from the start
+	OpenPage, OpenShell func()           // for the user of the terminal; they return at once
+	ShowPods            func(shown bool) // what pods print, in the terminal
+	Logs                bool             // they are shown from the start
 }
 
 // OpenWatcher prepares Run. If it fails, nothing has been done yet that would have to be undone.
@@ -54,16 +58,21 @@ func (s *Session) Run(ctx context.Context, in Inputs) error {
 	})
 	s.startFollowing(ctx)
 	keep("proof", "proof", func(ctx context.Context) { s.prover.run(ctx, sink) })
+	keep("sync", "containers", s.containers.run)
+	s.containers.background = func(work func(context.Context)) {
+		running.Go(func() { _ = sink.Stage("sync").Recover("image of synced files", func() { work(ctx) }) })
+	}
 	keep("local", "requirements", s.syncer.run)
 	keep("proof", "libraries", s.libraries.run)
 	changes := make(chan loop.Change)
 	asking := &requests{refresh: s.builders.main.Refresh, stage: sink.Stage("devloop"), batches: s.watcher.Batches(),
-		Inputs: in}
+		Inputs: in, rollouts: s.containers.rollouts}
 	if in.Logs {
 		asking.toggleLogs()
 	}
 	keep("devloop", "control", func(ctx context.Context) { asking.run(ctx, changes) })
-	err := sink.Stage("loop").Recover("loop", func() { loop.New(s.Load, s.watcher, changes, sink).Run(ctx) })
+	l := loop.New(s.Load, s.watcher, &filediff.Tracker{}, changes, sink)
+	err := sink.Stage("loop").Recover("loop", func() { l.Run(ctx) })
 	if err != nil {
 		return console.ReportedError{Err: err}
 	}
@@ -77,7 +86,7 @@ func (s *Session) Once(ctx context.Context) error {
 	defer running.Wait()
 	defer end()
 	running.Go(func() { s.options.Sink.Stage("local").Supervise(installing, "requirements", s.syncer.run) })
-	err := loop.New(s.Load, unwatched{}, nil, s.options.Sink).Once(ctx)
+	err := loop.New(s.Load, unwatched{}, &filediff.Tracker{}, nil, s.options.Sink).Once(ctx)
 	_ = s.syncer.wait(ctx) // what went wrong is logged
 	return err
 }
@@ -103,11 +112,21 @@ func (s *Session) startWatchingCluster(ctx context.Context) {
 	})
 }
 
-// startFollowing follows the pods until the session closes.
+// startFollowing follows the pods and the Dask clusters until the session closes.
 func (s *Session) startFollowing(ctx context.Context) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var following sync.WaitGroup
-	following.Go(func() { pods.Follow(ctx, s.cluster.Client, s.options.Sink, s.pods, s.prover.replaced) })
+	s.clusters = dask.NewFollower(s.cluster, s.options.Sink, s.followClusterPods)
+	s.followClusters(s.config.Load())
+	sink := event.Sink(func(e event.Event) {
+		if line, ok := e.Payload.(event.LogLine); ok {
+			s.clusters.Line(line)
+		}
+		s.options.Sink(e)
+	})
+	seen := observers{s.clusters, s.containers}
+	following.Go(func() { pods.Follow(ctx, s.cluster.Client, sink, s.pods, s.prover.replaced, seen) })
+	following.Go(func() { s.clusters.Run(ctx) })
 	s.add(func() error {
 		stop()
 		following.Wait()

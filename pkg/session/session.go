@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/url"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,10 +51,14 @@ type Session struct {
 	deployer     *deploy.Deployer
 	builders     *builders
 	images       *images
+	containers   *containers
 	prover       *prover // nil without Open
 	libraries    *libraries
 	syncer       *syncer
+	scoping      sync.Mutex                              // guards sending to pods, and clusterPods
 	pods         chan pods.Scope                         // whose pods are followed: the newest counts
+	clusterPods  []pods.Selector                         // of Dask clusters
+	clusters     *dask.Follower                          // nil without Run
 	forwards     *forwards                               // nil without Open
 	objects      map[string][]*unstructured.Unstructured // of the releases of a part, by ID, as last rendered
 	watcher      *watch.Watcher                          // nil without Run
@@ -121,6 +126,10 @@ func (s *Session) open(ctx context.Context) error {
 		OperatorLabels: func(ctx context.Context, namespace string) (map[kube.Label]string, error) {
 			return dask.OperatorLabels(ctx, s.cluster, namespace)
 		}})
+	synced := filepath.Join(cache, "synced", url.PathEscape(s.target.Context)+"_"+c.Name+".json")
+	s.containers = newContainers(o.Sink, s.cluster,
+		func(c *config.Config) []string { return s.deployer.Namespaces(releases(c)) },
+		clusterReach{s.cluster, s.nodes}, imageSupply{s.images}, readKnownInputs(synced))
 	s.syncer = newSyncer(o.Sink)
 	s.libraries = newLibraries(o.Sink, s.syncer, s.deployer, s.cluster)
 	s.followPods(c)
@@ -164,7 +173,8 @@ func Open(ctx context.Context, o Options) (s *Session, leave func() error, err e
 	if err != nil {
 		return nil, nil, console.EnvironmentError{Err: errors.Join(err, s.Close(), bound.close())}
 	}
-	inspector := inspector{s.cluster, s.builders.main, s.builders.registry, s.nodes, s.images.remote}
+	inspector := inspector{s.cluster, s.builders.main, s.builders.registry, s.nodes, s.images.remote,
+		s.containers.syncedFiles}
 	s.prover = newProver(inspector, o.Secrets)
 	s.forwards = bound
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -182,6 +192,9 @@ func (s *Session) Close() error { return s.close() }
 
 // KubeContext is the name of the cluster's kube context.
 func (s *Session) KubeContext() string { return s.cluster.Context }
+
+// ClusterTool is what made the cluster on this machine, "" if that is not proven.
+func (s *Session) ClusterTool() string { return s.nodes.Origin().Tool }
 
 // AskImages returns the libraries of images that the cluster must have already.
 func (s *Session) AskImages(ctx context.Context, now *loop.Target) ([]proof.Libraries, error) {
@@ -201,5 +214,6 @@ func (s *Session) Answers() map[string]web.Question {
 			return found, s.options.Secrets.Error(err)
 		}
 	}
-	return map[string]web.Question{"chain": limited(s.prover.answer), "libraries": limited(s.libraries.answer)}
+	return map[string]web.Question{"chain": limited(s.prover.answer), "libraries": limited(s.libraries.answer),
+		"images": limited(s.hashImages)}
 }

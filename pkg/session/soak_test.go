@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/filediff"
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/watch"
 )
@@ -84,7 +85,7 @@ func TestSoak(t *testing.T) {
 	load := func(context.Context) (loop.Stages, error) { //nolint:unparam // what the loop asks for
 		return loop.Stages{Images: q, Nodes: q, Local: q, Platform: q, Forwards: q, Proof: quickProof{}}, nil
 	}
-	running.Go(func() { loop.New(load, watcher, changes, sink).Run(ctx) })
+	running.Go(func() { loop.New(load, watcher, &filediff.Tracker{}, changes, sink).Run(ctx) })
 	turn := func() {
 		t.Helper()
 		select {

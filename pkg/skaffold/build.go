@@ -120,7 +120,7 @@ func (s *translator) artifact(a artifact) {
 		"platforms":   into(&platforms),
 		"requires":    into(&requires),
 		"runtimeType": s.harmless("is for skaffold debug: ignored"),
-		"sync":        s.lost("files are not copied into running containers, the image is built again instead"),
+		"sync":        func(n *tree.Node) { s.sync(n, image) },
 		"hooks":       s.lost("these commands are not run when the image is built"),
 	})
 	folder := "."

@@ -37,6 +37,8 @@ var bases = []struct{ beginning, text string }{
 	{"build.artifacts[].requires[].alias", "build: { artifacts: [{ image: client, requires: [{ image: worker }], " +
 		"docker: { dockerfile: Dockerfile.client } }, { image: worker, docker: { dockerfile: Dockerfile.worker } }] }\n" +
 		deploys},
+	{"build.artifacts[].sync.manual[]", strings.Replace(builds, "docker:", "sync: { manual: [{ src: 'src/*', "+
+		"dest: . }] }, docker:", 1) + deploys},
 	{"build.artifacts[].docker.secrets[]", strings.Replace(builds, "docker: {", "docker: { secrets: [{ id: a }],", 1) +
 		deploys},
 	{"deploy.helm.releases[].remoteChart", strings.Replace(remote, "remoteChart: db, ", "", 1)},
@@ -175,7 +177,7 @@ func (l schemaLeaf) classify(t *testing.T, dir string) (class, why string) {
 		case strings.HasPrefix(text, "skaffold has no such key"):
 			return "", note.Message
 		case !note.Harmless:
-			return "told", note.Message
+			return "warns", note.Message
 		default:
 			class, why = "works", note.Message
 		}
@@ -239,7 +241,7 @@ func TestClasses(t *testing.T) {
 		if below, ok := strings.CutPrefix(leaf.path, "deploy.helm.releases"); ok {
 			other := leaf
 			other.path = "manifests.helm.releases" + below
-			// The section itself is told, since kubectl applies what it renders.
+			// The section itself warns, since kubectl applies what it renders.
 			otherClass, why := other.classify(t, dir)
 			if otherClass == "" || (otherClass == "refused") != (class == "refused") {
 				t.Errorf("%s: %s is %q, and in deploy %q: %s", other.path, leaf.value, otherClass, class, why)

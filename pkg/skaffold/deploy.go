@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/devloop/devloop/pkg/config/tree"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // deployment is what a configuration says about what is deployed, and by what.
@@ -105,7 +106,7 @@ func (s *translator) rawManifests(n *tree.Node) {
 		if info, err := os.Stat(full); err == nil && info.IsDir() {
 			s.note(path, "is a folder, which skaffold leaves out: the manifests in it are deployed")
 		}
-		found, err := filepath.Glob(full)
+		found, err := files.Glob(full)
 		if err == nil && len(found) == 0 && strings.ContainsAny(path.Value, "*?[") {
 			s.files = append(s.files, full) // once there is one, all is read again
 			s.note(path, "matches no file, and so nothing of it is deployed, as for skaffold")
@@ -207,7 +208,7 @@ func (s *translator) appliedReleases() {
 // byDefault are the manifests that skaffold deploys where nothing else is named.
 func (s *translator) byDefault(n *tree.Node) []*tree.Node {
 	const pattern = "k8s/*.yaml"
-	found, err := filepath.Glob(tree.Abs(s.dir, pattern))
+	found, err := files.Glob(tree.Abs(s.dir, pattern))
 	if err == nil && len(found) > 0 {
 		s.inform(n, "names nothing to deploy: %s is deployed, as skaffold does", pattern)
 		return []*tree.Node{scalar(n, s.path(pattern))}

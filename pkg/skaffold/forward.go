@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/devloop/devloop/pkg/config/tree"
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // targets are the kinds that devloop forwards to, by their names for kubectl.
@@ -155,7 +156,7 @@ func (s *translator) namespaceOf(kind, name string) string {
 			}
 		}
 		for _, pattern := range release.Get("manifests").List() {
-			paths, _ := filepath.Glob(tree.Abs(s.project, pattern.Value)) // a wrong one is reported elsewhere
+			paths, _ := files.Glob(tree.Abs(s.project, pattern.Value)) // a wrong one is reported elsewhere
 			for _, path := range paths {
 				for _, n := range documents(path) {
 					metadata := n.Get("metadata")

@@ -511,7 +511,7 @@ deploy:
 			`a free port is taken, which the log names`,
 	}},
 	{name: "no such profile", text: profiled, profiles: []string{"gup"}, want: []string{
-		`skaffold.yaml: there is no profile "gup" (there are gpu, patched, wrong)`,
+		`skaffold.yaml: there is no profile "gup" (there are gpu, patched, wrong); did you mean "gpu"?`,
 	}},
 	{name: "patches that do not fit", text: profiled, profiles: []string{"wrong"}, want: []string{
 		`skaffold.yaml:31:17: profiles[2].patches[0].path: the patch does not fit: there is nothing at ` +
@@ -647,7 +647,8 @@ func TestHarmlessNotes(t *testing.T) {
 			`manifests.remoteManifests manifests.kpt ` +
 			`manifests.kustomize.buildArgs[0] manifests.kustomize.buildArgs[2] manifests.transform
 			deploy.kubectl.flags.apply[0] deploy.kubectl.remoteManifests deploy.cloudrun deploy.docker deploy.kpt
-			build.hooks build.artifacts[0].sync build.artifacts[0].docker.cliFlags[0] build.artifacts[1].kaniko.label
+			build.hooks build.artifacts[0].sync.hooks.before build.artifacts[0].docker.cliFlags[0]
+			build.artifacts[1].kaniko.label
 			deploy.kubectl.hooks.before[0].host deploy.helm.hooks.before[1].container deploy.helm.flags`,
 	} {
 		c, err := convert((&tree.Report{}).Parse(&tree.Origin{Name: "skaffold.yaml"},

@@ -21,7 +21,7 @@ const (
 // New is the State before anything has happened; history are runs of earlier processes.
 func New(history []Run) State {
 	return State{Health: Starting, Images: []Image{}, Releases: []Release{}, Pods: []Pod{}, pods: []Pod{},
-		Forwards: []Forward{}, Old: event.DaskClusters{},
+		Forwards: []Forward{}, Clusters: []DaskCluster{}, Old: event.DaskClusters{},
 		Runs: append([]Run{}, history[max(0, len(history)-keptRuns):]...)}
 }
 
@@ -32,6 +32,7 @@ func (s State) After(e event.Event) State {
 		return s
 	case event.DevloopStart:
 		s.Project, s.Cluster, s.Folder = string(p.Project), string(p.Cluster), string(p.Folder)
+		s.Version, s.System, s.Tool = string(p.Version), string(p.System), string(p.Tool)
 		s.Started = e.Time
 	case event.Config:
 		s = s.configured(e, p)
@@ -41,6 +42,8 @@ func (s State) After(e event.Event) State {
 		s.Page = string(p.URL)
 	case event.RunStart:
 		s = s.runStarted(e, p)
+	case event.RunScope:
+		s = s.inRunOf(e, func(r *Run) { r.Releases = p.Releases })
 
 	case event.FoundImage:
 		s = s.found(p)
@@ -56,6 +59,11 @@ func (s State) After(e event.Event) State {
 		s = s.onNode(p)
 	case event.Verification:
 		s = s.spanned(e, "verify", string(p.Image.Name))
+
+	case event.SyncedFiles:
+		s = s.synced(e, p)
+	case event.RenewedImage:
+		s = s.renewed(p)
 
 	case event.Release:
 		s = s.released(e, p)
@@ -79,14 +87,20 @@ func (s State) After(e event.Event) State {
 
 	case event.Chain:
 		s = s.checked(e, p)
+	case event.DaskCluster:
+		s = s.clusterSeen(p)
+	case event.DaskClusterEnd:
+		s = s.clusterGone(e, p)
 	case event.OutdatedClusters:
 		s.Old = append(event.DaskClusters{}, p.Clusters...)
+		s = s.clustersCompared()
 	case event.Comparison:
 		s.Libraries = compared(e, p)
 	default:
 		s = s.happened(e)
 	}
 	s.Pods = s.shownPods()
+	s.Chain, s.Libraries = s.datedChain(), s.datedLibraries()
 	s.Health, s.Reason = s.health()
 	return s
 }
@@ -171,8 +185,9 @@ func (s State) configured(e event.Event, c event.Config) State {
 }
 
 func (s State) runStarted(e event.Event, p event.RunStart) State {
-	run := Run{Number: e.Run, Why: string(p.Why), Files: p.Files, Started: e.Time, Outcome: Running,
-		Stages: []Stage{}, Spans: []Span{}}
+	run := Run{Number: e.Run, Why: string(p.Why), Files: p.Files, Changes: p.Changes, Started: e.Time,
+		Outcome: Running,
+		Stages:  []Stage{}, Spans: []Span{}}
 	if !p.Since.IsZero() {
 		run.Started = p.Since
 	}
@@ -326,6 +341,48 @@ func (s State) onNode(p event.NodeImage) State {
 	})
 }
 
+// synced follows files on their way into containers of an image.
+func (s State) synced(e event.Event, p event.SyncedFiles) State {
+	if p.Started == "" {
+		s = s.spanned(e, "sync", string(p.Image))
+	}
+	if p.Containers == 0 || outcomes[e.Phase] != Succeeded {
+		return s
+	}
+	return s.image(string(p.Image), func(i *Image) {
+		now := Synced{Run: e.Run, At: e.Time}
+		switch {
+		case i.Synced != nil && (e.Run == 0 || e.Run == i.Synced.Run): // it started after the run, or in it
+			now = *i.Synced
+		case e.Run == 0: // its image is older than the one that has the files
+			return
+		}
+		now.Containers += p.Containers
+		i.Synced = &now
+	})
+}
+
+// renewed follows the image that holds files which were synced before.
+func (s State) renewed(p event.RenewedImage) State {
+	return s.image(string(p.Image.Name), func(i *Image) {
+		if i.Synced != nil && i.Tag != string(p.Image.Tag) {
+			now := *i.Synced
+			now.Renewed = string(p.Image.Tag)
+			i.Synced = &now
+		}
+	})
+}
+
+// forgetSynced forgets what was synced into containers of images that are found to hold it.
+func (s State) forgetSynced(links event.Links) State {
+	for _, link := range links {
+		if link.Place == event.AtInputs && link.SyncedInto == "" {
+			s = s.image(string(link.Image), func(i *Image) { i.Synced = nil })
+		}
+	}
+	return s
+}
+
 // ended follows the end of a step with the image, and reports whether it succeeded.
 func (i *Image) ended(e event.Event, then ImageState) bool {
 	switch e.Phase {
@@ -458,11 +515,14 @@ func (s State) forwarded(e event.Event, p event.Forward) State {
 }
 
 func (s State) forwardAt(address event.Address) int {
-	return slices.IndexFunc(s.Forwards, func(f Forward) bool { return f.Address == address })
+	return slices.IndexFunc(s.Forwards, func(f Forward) bool {
+		return f.Target == address.Target && f.Local == address.Local
+	})
 }
 
 func (s State) checked(e event.Event, p event.Chain) State {
 	s = s.spanned(e, "proof", "")
+	s = s.forgetSynced(p.Links)
 	s.Chain = &Chain{Checked: e.Time, Links: p.Links}
 	if e.Phase == event.Failed && e.Err != nil {
 		s.Chain.Error, s.Chain.Hint = e.Err.Error(), event.Hint(e.Err)
@@ -475,7 +535,37 @@ func compared(e event.Event, p event.Comparison) *Libraries {
 		return nil
 	}
 	return &Libraries{Compared: e.Time, Places: append([]string{}, p.Places...), Libraries: p.Libraries,
-		Differences: append(event.Differences{}, p.Differences...)}
+		Differences: append(event.Differences{}, p.Differences...), images: p.Images}
+}
+
+// datedChain is the chain with Outdated as it is now.
+func (s State) datedChain() *Chain {
+	outdated := s.Away != nil || s.changed || s.Run == nil || s.Run.Outcome != Succeeded
+	if s.Chain == nil || s.Chain.Outdated == outdated {
+		return s.Chain
+	}
+	chain := *s.Chain
+	chain.Outdated = outdated
+	return &chain
+}
+
+// datedLibraries are the libraries with Outdated as it is now. A comparison may also end after a
+// newer run has begun.
+func (s State) datedLibraries() *Libraries {
+	if s.Libraries == nil {
+		return nil
+	}
+	outdated := slices.ContainsFunc(s.Libraries.images, func(was event.Image) bool {
+		return slices.ContainsFunc(s.Images, func(is Image) bool {
+			return is.Name == string(was.Name) && is.Tag != string(was.Tag)
+		})
+	})
+	if s.Libraries.Outdated == outdated {
+		return s.Libraries
+	}
+	libraries := *s.Libraries
+	libraries.Outdated = outdated
+	return &libraries
 }
 
 // health is how it all stands, and why it is not healthy.
@@ -494,15 +584,15 @@ func (s State) health() (Health, string) {
 	case s.Run.Outcome == RunFailed:
 		return Failed, s.Run.Error
 	}
-	for _, f := range s.Forwards {
-		if f.State != "ready" {
-			return Degraded, fmt.Sprintf("forward %s → %s is %s", f.Local, f.Target, f.State)
-		}
-	}
-	for _, p := range s.Pods {
+	for _, p := range s.Pods { // before the forwards, which may wait for one of them
 		// The rollout judges pods that have ended: a job may have failed once and then succeeded.
 		if p.Release != "" && !p.Ready && (p.Phase == "Pending" || p.Phase == "Running") {
 			return Degraded, strings.TrimSuffix(fmt.Sprintf("pod %s is not ready: %s", p.Name, p.Reason), ": ")
+		}
+	}
+	for _, f := range s.Forwards {
+		if f.State != "ready" {
+			return Degraded, fmt.Sprintf("forward %s → %s is %s", f.Local, f.Target, f.State)
 		}
 	}
 	if s.Chain != nil && s.Chain.Error != "" {

@@ -122,6 +122,34 @@ func (s *story) forward(state event.Name) {
 		event.Forward{Address: web, State: state, Pods: event.Names{"web-1", "web-2"}, Open: 1})
 }
 
+// A run of one release says so, also in what is kept of it; of the others nothing changes.
+func TestRunOfOneRelease(t *testing.T) {
+	s := newStory(t)
+	s.begin()
+	for _, name := range []event.Name{"gateway", "session"} {
+		s.send("deploy", event.Succeeded, event.ReleaseApplied, time.Second,
+			event.Release{Namespace: "ns", Name: name, Revision: 1})
+	}
+	s.end(event.Succeeded)
+	before := s.state.Releases[1]
+	s.start("asked", "")
+	s.after(time.Minute).send("loop", event.Detailed, event.RunNarrowed, 0,
+		event.RunScope{Releases: event.Names{"gateway"}})
+	s.send("deploy", event.Succeeded, event.ReleaseApplied, time.Second,
+		event.Release{Namespace: "ns", Name: "gateway", Revision: 2})
+	s.end(event.Succeeded)
+	of := s.state.Runs[len(s.state.Runs)-1]
+	if !slices.Equal(of.Releases, []string{"gateway"}) || !strings.Contains(of.end().Summary(), ", only gateway: ") {
+		t.Errorf("the run is of %v: %s", of.Releases, of.end().Summary())
+	}
+	if s.state.Releases[1] != before || s.state.Releases[0].Revision != 2 {
+		t.Errorf("releases: %+v", s.state.Releases)
+	}
+	if s.start("change", "a"); s.state.Run.Releases != nil {
+		t.Errorf("the next run is of %v", s.state.Run.Releases)
+	}
+}
+
 // TestOneSave is the whole story: a save, a run, a platform that answers.
 func TestOneSave(t *testing.T) {
 	s := newStory(t)
@@ -219,7 +247,7 @@ func TestOneSave(t *testing.T) {
 	if run.Bytes != 1000 || run.Outcome != Succeeded || len(state.Runs) != 2 {
 		t.Errorf("run %+v", run)
 	}
-	if got := run.Summary(); got != "8.4 s: settle 0.1, build 5.0, load 1.0, helm 0.2, rollout 2.0" {
+	if got := run.end().Summary(); got != "8.4 s: settle 0.1, build 5.0, load 1.0, helm 0.2, rollout 2.0" {
 		t.Error(got)
 	}
 	var bars []string
@@ -305,6 +333,10 @@ func TestHealth(t *testing.T) {
 		{"all is well", func(*story) {}, Healthy, ""},
 		{"a forward waits", func(s *story) { s.forward("waiting") }, Degraded,
 			"forward 127.0.0.1:8001 → service ns/web is waiting"},
+		{"the pod behind a forward is not ready", func(s *story) {
+			s.forward("waiting")
+			s.pod("web-1", "gateway", false)
+		}, Degraded, "pod web-1 is not ready: ContainerCreating"},
 		{"a forward is closed", func(s *story) {
 			s.forward("waiting")
 			s.send("forward", event.Noted, event.ForwardCloses, 0, web)
@@ -364,7 +396,7 @@ func TestProof(t *testing.T) {
 	s.end(event.Succeeded)
 	s.forward("ready")
 	if c := s.state.Chain; s.state.Health != Healthy || !c.Checked.Equal(checked) || c.Error != "" || c.Hint != "" ||
-		!slices.Equal(c.Links, whole) {
+		!reflect.DeepEqual(c.Links, whole) {
 		t.Errorf("%s: %s, chain %+v", s.state.Health, s.state.Reason, c)
 	}
 	run := s.state.Runs[0]
@@ -422,16 +454,61 @@ func TestProof(t *testing.T) {
 		{Library: "lz4", Versions: []string{"4", "4", ""}}}
 	s.after(time.Second).send("proof", event.Warned, event.LibrariesDiffer, 0,
 		event.Comparison{Places: places, Libraries: 53, Differences: differ})
-	if want := (&Libraries{s.now, places, 53, differ}); !reflect.DeepEqual(s.state.Libraries, want) ||
+	want := &Libraries{Compared: s.now, Places: places, Libraries: 53, Differences: differ}
+	if !reflect.DeepEqual(s.state.Libraries, want) ||
 		s.state.Health != Healthy {
 		t.Errorf("%s, libraries %+v", s.state.Health, s.state.Libraries)
 	}
 	s.after(time.Second).send("proof", event.Noted, event.LibrariesSame, 0,
 		event.Comparison{Places: places, Libraries: 53})
-	if want := (&Libraries{s.now, places, 53, event.Differences{}}); !reflect.DeepEqual(s.state.Libraries, want) ||
+	want = &Libraries{Compared: s.now, Places: places, Libraries: 53, Differences: event.Differences{}}
+	if !reflect.DeepEqual(s.state.Libraries, want) ||
 		!strings.Contains(textOf(t, s.state), `"differences":[]`) {
 		t.Errorf("libraries %+v", s.state.Libraries)
 	}
+	s.check()
+}
+
+// TestWhatWasLookedAtGetsOld: a proof and a comparison say nothing of what has changed since.
+func TestWhatWasLookedAtGetsOld(t *testing.T) {
+	s := newStory(t)
+	expect := func(when string, chain, libraries bool) {
+		t.Helper()
+		if c, l := s.state.Chain, s.state.Libraries; c == nil || l == nil || c.Outdated != chain || l.Outdated != libraries {
+			t.Errorf("%s: chain %+v, libraries %+v", when, c, l)
+		}
+	}
+	found := func(tag event.Name) {
+		s.send("build", event.Noted, event.ImageFound, 0, event.FoundImage{Image: image("worker", tag), On: "node"})
+	}
+	compared := func(tag event.Name) {
+		s.send("proof", event.Detailed, event.LibrariesSame, 0, event.Comparison{Places: []string{"worker", ".venv"},
+			Libraries: 43, Images: []event.Image{image("worker", tag)}})
+	}
+	s.begin()
+	found("1")
+	s.step("proof", event.ChainChecked, time.Second, event.Chain{})
+	s.end(event.Succeeded)
+	compared("1")
+	expect("after a run", false, false)
+	s.send("loop", event.Detailed, event.ChangeSeen, 0, nil)
+	expect("after a save", true, false)
+	s.start("change", "requirements.txt")
+	s.send("build", event.Noted, event.BuildingImage, 0, event.Build{Image: image("worker", "2")})
+	expect("while the image is built", true, true)
+	compared("1")
+	expect("when the images before were compared only then", true, true)
+	s.end(event.Failed)
+	expect("after a run that failed", true, true)
+	s.start("change", "requirements.txt")
+	found("2")
+	s.step("proof", event.ChainChecked, time.Second, event.Chain{})
+	s.end(event.Succeeded)
+	expect("before the new images are compared", false, true)
+	compared("2")
+	expect("at last", false, false)
+	s.send("cluster", event.Warned, event.ClusterAway, 0, event.Cluster{State: event.ClusterStopped})
+	expect("while the cluster is stopped", true, false)
 	s.check()
 }
 
@@ -531,5 +608,101 @@ func TestAwayCluster(t *testing.T) {
 	if got := s.state.Pods[0]; s.state.Health != Healthy || s.state.Away != nil || !got.Ready || got.Phase != "Running" {
 		t.Errorf("%s: %s, %+v", s.state.Health, s.state.Reason, got)
 	}
+	s.check()
+}
+
+// What a forward leads to becomes known while it listens; it stays the same forward.
+func TestAddressesLearnWhatTheyLeadTo(t *testing.T) {
+	s := newStory(t)
+	s.send("forward", event.Noted, event.ForwardListens, 0, web)
+	known := web
+	known.URL, known.Gateway = "http://localhost:8001", true
+	s.send("forward", event.Noted, event.ForwardReady, 0, event.Forward{Address: known, State: "ready"})
+	if f := s.state.Forwards; len(f) != 1 || f[0].Address != known {
+		t.Errorf("%+v", f)
+	}
+	s.send("forward", event.Noted, event.ForwardCloses, 0, known)
+	if f := s.state.Forwards; len(f) != 0 {
+		t.Errorf("%+v", f)
+	}
+}
+
+// Of the Dask clusters that are gone, the last five stay with what their schedulers said last.
+func TestClustersThatAreGone(t *testing.T) {
+	s := newStory(t)
+	for _, name := range []event.Name{"a", "b", "c", "d", "e", "f"} {
+		s.send("dask", event.Detailed, event.ClusterSeen, 0, event.DaskCluster{Namespace: "ns", Name: name, Owner: "ada",
+			Phase: "Running", Running: 2, Wanted: 4, Reason: "2 workers wait", Hint: "scale", Dashboard: "http://x"})
+		s.send("dask", event.Noted, event.ClusterGone, 0, event.DaskClusterEnd{Namespace: "ns", Name: name, Owner: "ada",
+			Reason: "its scheduler ended", Output: "no memory"})
+	}
+	if c := s.state.Clusters; len(c) != 5 || c[0].Name != "b" {
+		t.Fatalf("%+v", c)
+	}
+	for _, c := range s.state.Clusters {
+		if c.Ended == nil || c.Output != "no memory" || c.Reason != "its scheduler ended" || c.Running != 0 || c.Hint != "" ||
+			c.Dashboard != "" || c.Owner != "ada" {
+			t.Errorf("%+v", c)
+		}
+	}
+	s.check()
+}
+
+// Files that are synced into containers of an image, until that is replaced by one that has them.
+func TestSyncedFiles(t *testing.T) {
+	s := newStory(t)
+	s.send("config", event.Detailed, event.ConfigRead, 0, event.Config{Images: event.Names{"worker"}})
+	found := func(tag event.Name) {
+		s.send("build", event.Noted, event.ImageFound, 0, event.FoundImage{Image: image("worker", tag), On: "node"})
+	}
+	synced := func(containers int) {
+		s.step("sync", event.FilesSynced, time.Second, event.SyncedFiles{Image: "worker", Written: 2, Containers: containers})
+	}
+	inputs := func(hash string, into event.Name) {
+		s.send("proof", event.Detailed, event.ChainChecked, 0, event.Chain{Links: event.Links{
+			{Image: "worker", Place: event.AtInputs, Is: hash, SyncedInto: into}}})
+	}
+	want := func(when string, tag string, want *Synced) {
+		t.Helper()
+		if got := s.state.Images[0]; got.Tag != tag || !reflect.DeepEqual(got.Synced, want) {
+			t.Errorf("%s: %s, %+v", when, got.Tag, got.Synced)
+		}
+	}
+	s.begin()
+	found("1")
+	s.end(event.Succeeded)
+	want("before", "1", nil)
+
+	s.begin()
+	synced(3)
+	at := s.now
+	found("1")
+	inputs("2", "1")
+	s.end(event.Succeeded)
+	want("a save", "1", &Synced{Run: 2, At: at, Containers: 3})
+	run := s.state.Runs[1]
+	if !slices.ContainsFunc(run.Stages, func(stage Stage) bool { return stage == Stage{Name: "sync", Seconds: 1} }) {
+		t.Errorf("stages %v", run.Stages)
+	}
+
+	s.run = 0 // what happens after the run
+	s.send("sync", event.Noted, event.FilesSynced, 0, event.SyncedFiles{Image: "worker", Containers: 1, Started: "ns/p/c"})
+	want("another container starts", "1", &Synced{Run: 2, At: at, Containers: 4})
+	s.send("sync", event.Noted, event.ImageRenewed, 0, event.RenewedImage{Image: image("worker", "2")})
+	want("its image is there", "1", &Synced{Run: 2, At: at, Containers: 4, Renewed: "2"})
+
+	s.run = 2
+	s.begin()
+	synced(4)
+	inputs("3", "1")
+	s.end(event.Succeeded)
+	want("the next save", "1", &Synced{Run: 3, At: s.now, Containers: 4})
+
+	s.begin()
+	found("3")
+	s.send("sync", event.Succeeded, event.FilesSynced, 0, event.SyncedFiles{Image: "worker", Written: 1, Containers: 2})
+	inputs("3", "")
+	s.end(event.Succeeded)
+	want("pods are replaced, and an older Dask cluster got the files", "3", nil)
 	s.check()
 }

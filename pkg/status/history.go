@@ -9,10 +9,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 
+	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 )
 
@@ -28,6 +27,7 @@ const (
 	historyLength = keptRuns << 20   // bytes that are read, from the end of the file
 	longestRun    = 10 * 365 * 86400 // seconds; more is a mistake
 	longestWord   = 40               // bytes of an outcome
+	keptChanges   = 20               // files that changed, and lines of one
 )
 
 // OpenHistory reads the runs of earlier processes. With an error, too, it returns a History of what
@@ -84,6 +84,15 @@ func (r *Run) sanitize() bool {
 		return false
 	}
 	r.Bytes = max(0, r.Bytes)
+	r.Changes = slices.DeleteFunc(slices.Clone(r.Changes), func(c event.FileChange) bool { return c.File == "" })
+	r.Changes = r.Changes[:min(len(r.Changes), keptChanges)]
+	for i := range r.Changes {
+		file := &r.Changes[i]
+		file.More = max(0, file.More)
+		if more := len(file.Lines) - keptChanges; more > 0 {
+			file.Lines, file.More = file.Lines[:keptChanges], file.More+more
+		}
+	}
 	r.Stages = slices.DeleteFunc(append([]Stage{}, r.Stages...),
 		func(s Stage) bool { return s.Name == "" || !took(s.Seconds) })
 	r.Stages = r.Stages[:min(len(r.Stages), 2*len(Stages))]
@@ -131,25 +140,17 @@ func (r Run) id() string { return fmt.Sprint(r.Number, r.Started.UnixNano()) }
 
 // write replaces the file as a whole.
 func (h *History) write(runs []Run) error {
-	if err := os.MkdirAll(filepath.Dir(h.path), 0o700); err != nil {
-		return err
-	}
-	// CreateTemp makes it 0600: errors may quote what others need not read.
-	file, err := os.CreateTemp(filepath.Dir(h.path), filepath.Base(h.path)+".*")
+	// It is for its owner: errors may quote what others need not read.
+	err := files.Replace(h.path, func(w io.Writer) error {
+		encoder := json.NewEncoder(w)
+		for _, run := range runs {
+			if err := encoder.Encode(run); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
-		return err
-	}
-	out := bufio.NewWriter(file)
-	encoder := json.NewEncoder(out)
-	for _, run := range runs {
-		err = errors.Join(err, encoder.Encode(run))
-	}
-	err = errors.Join(err, out.Flush(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), h.path)
-	}
-	if err != nil {
-		_ = os.Remove(file.Name())
 		return fmt.Errorf("keep the last runs: %w", err)
 	}
 	return nil

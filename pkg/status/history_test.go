@@ -31,6 +31,22 @@ func line(n int, more string) string {
 		`"seconds":2%s}`, n, more)
 }
 
+func TestChangesOfAnEarlierRun(t *testing.T) {
+	many := strings.Repeat(`{"name":"a","change":"added"},`, 1000) + `{"name":"b","change":"mislaid"}`
+	h := historyOf(t, line(1, `,"changes":[{"file":""},{"file":"requirements.txt","lines":[`+many+`],"more":-7}`+
+		strings.Repeat(`,{"file":"values.yaml"}`, 1000)+`]`), line(2, `,"changes":7`), line(3, ""))
+	if len(h.Runs()) != 2 {
+		t.Fatalf("%d runs", len(h.Runs()))
+	}
+	changes := h.Runs()[0].Changes
+	if len(changes) != keptChanges || len(changes[0].Lines) != keptChanges || changes[0].More != 1001-keptChanges {
+		t.Errorf("%d files, %v", len(changes), changes)
+	}
+	if got := h.Runs()[1].Changes; got != nil {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestRunsOfAnotherDevloop(t *testing.T) {
 	for _, test := range []struct {
 		name, line string

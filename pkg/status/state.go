@@ -19,6 +19,9 @@ type State struct {
 	File    string    `json:"file"`    // path of devloop.yaml, or of a skaffold.yaml in its place
 	Folder  string    `json:"folder"`  // of that file
 	Started time.Time `json:"started"`
+	Version string    `json:"version,omitempty"` // of devloop
+	System  string    `json:"system,omitempty"`  // of this machine: linux/amd64
+	Tool    string    `json:"tool,omitempty"`    // that made the cluster: minikube, kind, k3d; "" if that is not proven
 	// Part are the names of the releases that devloop was started for, nil for all.
 	Part []string `json:"part,omitempty"`
 
@@ -37,6 +40,7 @@ type State struct {
 	Forwards []Forward `json:"forwards"`
 
 	Chain     *Chain             `json:"chain,omitempty"`     // as it was checked last
+	Clusters  []DaskCluster      `json:"clusters"`            // those that run, and the last of those that are gone
 	Old       event.DaskClusters `json:"oldClusters"`         // Dask clusters that run an older image
 	Libraries *Libraries         `json:"libraries,omitempty"` // as they were compared last
 
@@ -87,6 +91,18 @@ type Image struct {
 
 	Bytes int64       `json:"bytes,omitempty"` // that went to the nodes for it
 	Nodes []NodeImage `json:"nodes"`           // that hold it
+
+	Synced *Synced `json:"synced,omitempty"` // what its containers got since, nil if they are as it is
+}
+
+// Synced are files that were written into containers of an image.
+type Synced struct {
+	Run        int       `json:"run"` // whose files they are
+	At         time.Time `json:"at"`
+	Containers int       `json:"containers"` // that got them
+	// Renewed is the tag of the image that holds the files, once it is ready for new pods. Those that
+	// run are replaced by the next run that does not only sync files.
+	Renewed string `json:"renewed,omitempty"`
 }
 
 // Ref is how pods name the image.
@@ -157,44 +173,64 @@ type Forward = event.Forward
 
 // Chain is the proof that what runs is what is on the disk.
 type Chain struct {
-	Checked time.Time   `json:"checked"`
-	Error   string      `json:"error,omitempty"` // where it is broken
-	Hint    string      `json:"hint,omitempty"`
-	Links   event.Links `json:"links"` // image by image, from the inputs to the pods
+	Checked time.Time `json:"checked"`
+	// Outdated says that it is of before the newest change: a run is under way or failed, or the
+	// cluster is away.
+	Outdated bool        `json:"outdated"`
+	Error    string      `json:"error,omitempty"` // where it is broken
+	Hint     string      `json:"hint,omitempty"`
+	Links    event.Links `json:"links"` // image by image, from the inputs to the pods
+}
+
+// DaskCluster is a cluster that a user of a Dask Gateway started.
+type DaskCluster struct {
+	event.DaskCluster
+	Old    bool       `json:"old"`              // it runs an older image
+	Ended  *time.Time `json:"ended,omitempty"`  // when it was gone
+	Output string     `json:"output,omitempty"` // once it is gone: the last lines that its scheduler printed
 }
 
 // Libraries are the Python distributions of the images and of this machine's environment.
 type Libraries struct {
 	Compared    time.Time         `json:"compared"`
+	Outdated    bool              `json:"outdated"` // an image has changed since
 	Places      []string          `json:"places"`
 	Libraries   int               `json:"libraries"` // that were compared
 	Differences event.Differences `json:"differences"`
+
+	images []event.Image // that ran then
 }
 
 // Run is one run of the loop.
 type Run struct {
-	Number  int       `json:"number"` // in its process
-	Why     string    `json:"why"`    // start, change, asked, retry
-	Files   string    `json:"files,omitempty"`
-	Started time.Time `json:"started"` // the first file event that asked for it
-	Outcome Outcome   `json:"outcome"`
-	Seconds float64   `json:"seconds"` // 0 while it is under way
-	Error   string    `json:"error,omitempty"`
-	Hint    string    `json:"hint,omitempty"`
-	Output  string    `json:"output,omitempty"` // last lines of the build step that failed
-	Bytes   int64     `json:"bytes,omitempty"`  // that went to the nodes
-	Stages  []Stage   `json:"stages"`           // where the time went, in order
-	Spans   []Span    `json:"spans"`            // the waterfall
+	Number int    `json:"number"` // in its process
+	Why    string `json:"why"`    // start, change, asked, retry
+	Files  string `json:"files,omitempty"`
+	// Changes are what changed in these files, where devloop understands them.
+	Changes event.FileChanges `json:"changes,omitempty"`
+	// Releases are those that it was of, and that they depend on, nil for all.
+	Releases []string  `json:"releases,omitempty"`
+	Started  time.Time `json:"started"` // the first file event that asked for it
+	Outcome  Outcome   `json:"outcome"`
+	Seconds  float64   `json:"seconds"` // 0 while it is under way
+	Error    string    `json:"error,omitempty"`
+	Hint     string    `json:"hint,omitempty"`
+	Output   string    `json:"output,omitempty"` // last lines of the build step that failed
+	Bytes    int64     `json:"bytes,omitempty"`  // that went to the nodes
+	Stages   []Stage   `json:"stages"`           // where the time went, in order
+	Spans    []Span    `json:"spans"`            // the waterfall
 }
 
 // end is where the time of a run that ended went.
-func (r Run) end() event.RunEnd { return event.RunEnd{Total: r.Seconds, Stages: r.Stages} }
+func (r Run) end() event.RunEnd {
+	return event.RunEnd{Total: r.Seconds, Stages: r.Stages, Releases: r.Releases}
+}
 
-// Summary says so in a line: "7.4 s: build 5.1, load 0.4".
-func (r Run) Summary() string { return r.end().Summary() }
+// Took is how long it took.
+func (r Run) Took() time.Duration { return seconds(r.Seconds) }
 
 // Ended returns when a run that ended did so.
-func (r Run) Ended() time.Time { return r.Started.Add(seconds(r.Seconds)) }
+func (r Run) Ended() time.Time { return r.Started.Add(r.Took()) }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
@@ -215,7 +251,7 @@ const (
 type Stage = event.Timing
 
 // Stages are the names of the stages in the order of a run.
-var Stages = []string{"settle", "hash", "build", "load", "verify", "helm", "rollout", "answer", "proof"}
+var Stages = []string{"settle", "hash", "sync", "build", "load", "verify", "helm", "rollout", "answer", "proof"}
 
 // Span is a bar of the waterfall.
 type Span struct {

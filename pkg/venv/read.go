@@ -313,6 +313,9 @@ func (r *reader) addFolder(folder string, elsewhere bool) ([]os.DirEntry, error)
 	if err != nil {
 		return nil, err
 	}
+	if !elsewhere {
+		r.folders = append(r.folders, folder)
+	}
 	// A tool may leave the metadata of a version that another tool has replaced: the newest counts.
 	type library struct {
 		version, path string

@@ -18,6 +18,8 @@ type Environment struct {
 	// FromAddress are libraries that the user installed from a folder (editable ones, too), an
 	// archive or a repository.
 	FromAddress map[string]bool `json:"-"`
+
+	folders []string // of its libraries, in the order in which Python searches them
 }
 
 // Kinds of environments.

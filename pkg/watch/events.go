@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/devloop/devloop/pkg/files"
 )
 
 // changed returns the watched paths that an event changed, after moving the watches to where they
@@ -16,7 +19,20 @@ func (w *Watcher) changed(e fsnotify.Event) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	name := e.Name
-	watched := w.folders[name]
+	watched := w.folders[name] > 0
+	switch {
+	case e.Has(fsnotify.Create):
+		w.grow(filepath.Dir(name), 1)
+	case e.Has(fsnotify.Remove), e.Has(fsnotify.Rename):
+		w.grow(filepath.Dir(name), -1)
+	}
+	if w.mode == Auto && !w.hasRoom(0) {
+		w.syncOrWarn()
+	}
+	if folder := filepath.Dir(name); w.mode == Auto && w.limits.descriptors > 0 && w.folders[folder] > 0 &&
+		e.Has(fsnotify.Create) && !files.IsEphemeral(filepath.Base(name)) && cannotOpen(name) {
+		return w.rewatch(folder) // as one that isBlind
+	}
 	if paths := w.plan.touched(name, true); len(paths) == 0 && !watched {
 		return nil // beside what is watched
 	}
@@ -50,7 +66,7 @@ func (w *Watcher) changed(e fsnotify.Event) []string {
 // watched paths that depended on it, or do now. The caller holds mu.
 func (w *Watcher) reshape(name string) []string {
 	paths := w.plan.below(name)
-	if w.folders[name] {
+	if w.folders[name] > 0 {
 		w.dropBelow(name)
 	}
 	var err error

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -29,7 +30,7 @@ func (w *Watcher) sync() (failed error) {
 				byEvents = append(byEvents, t)
 			}
 		}
-		w.plan = newPlan(byEvents)
+		w.plan = newPlan(byEvents, cachedLstat())
 		for folder := range w.folders { // before others are added: there may be no room for both
 			if _, needed := w.plan.folders[folder]; !needed {
 				w.drop(folder)
@@ -70,35 +71,50 @@ func (w *Watcher) syncOrWarn() {
 // cannot be had. Full says that the kernel has no room for more. The caller holds mu.
 func (w *Watcher) add(folders map[string]bool) (grew bool, refused map[string]bool, full bool, failed error) {
 	refused = map[string]bool{}
-	for _, folder := range slices.Sorted(maps.Keys(folders)) { // messages name the uppermost
-		if w.folders[folder] {
-			continue
+	costs, more := map[string]int{}, 0
+	for folder := range folders {
+		if w.folders[folder] == 0 {
+			costs[folder] = w.cost(folder)
+			more += costs[folder]
 		}
+	}
+	if !w.hasRoom(more) {
+		err := fmt.Errorf("%d files and folders: %w", w.taken+more, syscall.EMFILE)
+		if w.mode == Auto {
+			w.tooMany(err)
+			return false, nil, true, nil
+		}
+		return false, nil, false, event.WithHint(fmt.Errorf("watch files: %w", err), w.limits.folders)
+	}
+	for _, folder := range slices.Sorted(maps.Keys(costs)) { // messages name the uppermost
 		err := errUnreliable
-		if w.mode == Events || !w.isOpaque(folder) {
-			err = w.kernel.Add(folder)
+		if w.mode == Events || !w.isOpaque(folder) && !w.isBlind(folder) {
+			err = w.start(folder, costs[folder])
 		}
 		switch {
 		case err == nil:
-			w.folders[folder] = true
 			grew = true
 		case isGone(err):
 			grew = true // it has changed since the walk: walk again
 		case w.mode == Auto && scarce(err):
-			w.full = true
-			w.warn("folders", "too many folders for the kernel's file events; polling the rest until there is room",
-				err, foldersHint)
+			w.tooMany(err)
 			return grew, refused, true, failed
 		case w.mode == Auto && (errors.Is(err, errUnreliable) || errors.Is(err, fs.ErrPermission)):
 			refused[folder] = true // without permission to list it, names in it that are known can be polled
 		case failed == nil:
 			failed = fmt.Errorf("watch folder %s: %w", folder, err)
 			if scarce(err) {
-				failed = event.WithHint(failed, foldersHint)
+				failed = event.WithHint(failed, w.limits.folders)
 			}
 		}
 	}
 	return grew, refused, false, failed
+}
+
+func (w *Watcher) tooMany(err error) {
+	w.full = true
+	w.warn("folders", "too many folders for the kernel's file events; polling the rest until there is room",
+		err, w.limits.folders)
 }
 
 // errUnreliable says that a folder's events cannot be relied on.
@@ -118,21 +134,24 @@ func (w *Watcher) pollInstead(refused map[string]bool) {
 	}
 }
 
-// pollLargest has the target polled that needs the most folders, so that the others can keep their
-// events. The caller holds mu.
+// pollLargest has the target polled that needs the most, so that the others can keep their events.
+// The caller holds mu.
 func (w *Watcher) pollLargest() {
 	needs := map[*target]int{}
+	costs := map[string]int{}
 	for folder := range w.plan.folders {
+		costs[folder] = w.cost(folder)
 		for t, rest := range w.plan.holding(folder) {
 			if !t.poll && t.counts(rest, true) {
-				needs[t]++
+				needs[t] += costs[folder]
 			}
 		}
 	}
 	for name, targets := range w.plan.names {
+		folder := filepath.Dir(name)
 		for _, t := range targets {
-			if !t.poll && !w.folders[filepath.Dir(name)] {
-				needs[t]++
+			if !t.poll && (w.folders[folder] == 0 || w.limits.descriptors > 0) { // it may have grown
+				needs[t] += costs[folder]
 			}
 		}
 	}
@@ -173,15 +192,6 @@ func (w *Watcher) isOpaque(folder string) bool {
 			"filesystem", kind)
 	}
 	return kind != ""
-}
-
-// drop ends the watch of a folder. It may have ended by itself, with the folder, so errors do not
-// count.
-func (w *Watcher) drop(folder string) {
-	if w.kernel != nil {
-		_ = w.kernel.Remove(folder)
-	}
-	delete(w.folders, folder)
 }
 
 // reconnect asks the kernel again for the events that it refused to New.

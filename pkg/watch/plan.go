@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/devloop/devloop/pkg/files"
 )
@@ -34,16 +35,15 @@ func (t *target) counts(rest string, folder bool) bool {
 	return !t.filter.excludes(t.Name+rest) || folder && t.filter.includesBelow(t.Name+rest)
 }
 
-func newPlan(targets []*target) plan {
+func newPlan(targets []*target, lstat lstat) plan {
 	p := plan{map[string][]*target{}, map[string][]*target{}, map[string]bool{}, map[string]fs.FileMode{}}
 	if len(targets) == 0 {
 		return p
 	}
 	base := commonFolder(targets)
-	realBase := real(base)
-	lstat := cachedLstat()
+	realBase := real(base, lstat)
 	home, _ := os.UserHomeDir()
-	busy := []string{"/", real(home)} // they have much traffic, and macOS asks the user about them
+	busy := []string{"/", real(home, lstat)} // they have much traffic, and macOS asks the user about them
 	for _, target := range targets {
 		steps := trace(target.Name, lstat)
 		for i, s := range steps {
@@ -152,7 +152,7 @@ const maxLinks = 40
 
 // trace walks from the root to path and returns every name on the way, through links. The last one
 // is what path leads to: a file, a folder, or the first name that does not exist.
-func trace(path string, lstat func(string) fs.FileInfo) []step {
+func trace(path string, lstat lstat) []step {
 	var steps []step
 	folder, links := "/", 0
 	todo := strings.Split(path, "/")
@@ -169,6 +169,7 @@ func trace(path string, lstat func(string) fs.FileInfo) []step {
 		s := step{name: filepath.Join(folder, part)}
 		if info := lstat(s.name); info != nil {
 			s.mode = info.Mode()
+			s.name = filepath.Join(folder, spelled(folder, part, info, lstat))
 		}
 		steps = append(steps, s)
 		switch {
@@ -190,9 +191,11 @@ func trace(path string, lstat func(string) fs.FileInfo) []step {
 	return steps
 }
 
-// cachedLstat looks once at the folders that many paths share. It returns nil where there is
-// nothing.
-func cachedLstat() func(string) fs.FileInfo {
+// lstat returns what is at a path, nil for nothing.
+type lstat func(path string) fs.FileInfo
+
+// cachedLstat looks once at the folders that many paths share.
+func cachedLstat() lstat {
 	known := map[string]fs.FileInfo{}
 	return func(name string) fs.FileInfo {
 		info, ok := known[name]
@@ -202,6 +205,34 @@ func cachedLstat() func(string) fs.FileInfo {
 		}
 		return info
 	}
+}
+
+// spelled returns the name by which a folder lists a file. The kernel's events have that one, also
+// where the file system ignores case, and a configuration says "dockerfile" for the Dockerfile.
+func spelled(folder, name string, info fs.FileInfo, lstat lstat) string {
+	swapped := strings.Map(func(r rune) rune {
+		if unicode.IsUpper(r) {
+			return unicode.ToLower(r)
+		}
+		return unicode.ToUpper(r)
+	}, name)
+	if swapped == name {
+		return name
+	}
+	if other := lstat(filepath.Join(folder, swapped)); other == nil || !os.SameFile(info, other) {
+		return name // the file system does not ignore case
+	}
+	open, err := os.Open(folder)
+	if err != nil {
+		return name // it may be entered and not listed
+	}
+	defer func() { _ = open.Close() }()
+	names, _ := open.Readdirnames(-1) // as many as it could read, with an error
+	if i := slices.IndexFunc(names, func(other string) bool { return strings.EqualFold(other, name) }); i >= 0 &&
+		!slices.Contains(names, name) {
+		return names[i]
+	}
+	return name
 }
 
 // commonFolder returns the deepest folder that holds all of the paths.
@@ -215,12 +246,20 @@ func commonFolder(targets []*target) string {
 	return common
 }
 
-// real returns the folder's name with links resolved, as far as it exists.
-func real(folder string) string {
-	if name, err := filepath.EvalSymlinks(folder); err == nil || folder == filepath.Dir(folder) {
-		return name
+// real returns the folder's name with links resolved, and as its parents list it, as far as it
+// exists.
+func real(folder string, lstat lstat) string {
+	if folder == filepath.Dir(folder) {
+		return folder
 	}
-	return filepath.Join(real(filepath.Dir(folder)), filepath.Base(folder))
+	name, err := filepath.EvalSymlinks(folder)
+	if err != nil {
+		return filepath.Join(real(filepath.Dir(folder), lstat), filepath.Base(folder))
+	}
+	if steps := trace(name, lstat); len(steps) > 0 {
+		return steps[len(steps)-1].name
+	}
+	return name
 }
 
 // holds tells whether path is folder, or below it.

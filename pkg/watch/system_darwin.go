@@ -29,6 +29,13 @@ func opaque(folder string) string {
 	return ""
 }
 
+func kernelLimits() limits {
+	var process syscall.Rlimit
+	_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &process) // it fails for an unknown resource only
+	kernel, _ := syscall.SysctlUint32("kern.maxfilesperproc")
+	return kqueueLimits(process.Cur, process.Max, uint64(kernel))
+}
+
 // system returns what the system knows of a file beyond the portable.
 func system(info fs.FileInfo) (device, inode uint64, changed int64) {
 	s, ok := info.Sys().(*syscall.Stat_t)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -45,6 +46,15 @@ func opaque(folder string) string {
 		return ""
 	}
 	return opaqueKinds[uint32(s.Type)]
+}
+
+func kernelLimits() limits {
+	read := func(name string) int {
+		text, _ := os.ReadFile("/proc/sys/fs/inotify/" + name)
+		n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+		return n
+	}
+	return inotifyLimits(read("max_user_watches"), read("max_user_instances"))
 }
 
 // system returns what the system knows of a file beyond the portable.

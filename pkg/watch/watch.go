@@ -6,8 +6,8 @@
 // burst.
 //
 // Where the kernel's events cannot be relied on (file systems that others change behind the
-// kernel's back, folders beyond the kernel's limits), poll.go stats everything again and again.
-// missed.go finds what no event reports: a mount, a sleep, a watch that ended.
+// kernel's back, folders beyond the kernel's limits, see limits.go), poll.go stats everything again
+// and again. missed.go finds what no event reports: a mount, a sleep, a watch that ended.
 //
 // Its rules:
 //   - A folder is walked only after its watch is in place, so nothing can appear unseen in between.
@@ -87,7 +87,8 @@ type Watcher struct {
 	rest     time.Duration              // the least time between two polls
 	tick     time.Duration              // how often missed changes are looked for
 	opaque   func(folder string) string // the name of a file system that gives no reliable events, or ""
-	checked  checked                    // Run's own
+	limits   limits
+	checked  checked // Run's own
 
 	mu       sync.Mutex        // Watch is called by the loop while Run takes events
 	kernel   *fsnotify.Watcher // nil while there is none
@@ -95,7 +96,8 @@ type Watcher struct {
 	full     bool              // the kernel had no room for some
 	failed   bool              // some could not be watched: the next Watch tries again
 	plan     plan              // of the targets that are not polled
-	folders  map[string]bool   // that the kernel watches, by their real names
+	folders  map[string]int    // that the kernel watches, by their real names → what each takes of the limit
+	taken    int               // by all folders
 	missed   []string          // paths whose changes may have gone unseen
 	kinds    map[uint64]string // device → what opaque returned
 	reported event.Changes
@@ -114,8 +116,8 @@ type target struct {
 func New(sink event.Sink, o Options) (*Watcher, error) {
 	w := &Watcher{
 		stage: sink.Stage("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan Batch),
-		rest: minRest, tick: missedEvery, opaque: opaque, checked: checked{time.Now(), mountTable()},
-		folders: map[string]bool{}, kinds: map[uint64]string{},
+		rest: minRest, tick: missedEvery, opaque: opaque, limits: kernelLimits(), checked: checked{time.Now(), mountTable()},
+		folders: map[string]int{}, kinds: map[uint64]string{},
 	}
 	w.Settle(o.Quiet, o.Limit)
 	switch w.mode {
@@ -131,23 +133,11 @@ func New(sink event.Sink, o Options) (*Watcher, error) {
 		w.kernel = kernel
 	case w.mode == Auto && scarce(err):
 		w.warn("instances", "the kernel has no file events left for devloop; polling the files until it has",
-			err, instancesHint)
+			err, w.limits.instances)
 	default:
-		return nil, event.WithHint(fmt.Errorf("watch files: %w", err), instancesHint)
+		return nil, event.WithHint(fmt.Errorf("watch files: %w", err), w.limits.instances)
 	}
 	return w, nil
-}
-
-const (
-	instancesHint = "too many programs watch files on this machine; on Linux raise the limit: " +
-		"sudo sysctl fs.inotify.max_user_instances=1024"
-	foldersHint = "the kernel's limit of watched folders is reached; raise it: " +
-		"sudo sysctl fs.inotify.max_user_watches=1048576"
-)
-
-// scarce tells whether an error is about one of the kernel's limits, so that a retry may help.
-func scarce(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // isGone tells whether an error says that there is nothing at a path.

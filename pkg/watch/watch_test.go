@@ -512,3 +512,74 @@ func TestPanicInALook(t *testing.T) {
 		t.Errorf("reported %+v", reported)
 	}
 }
+
+// byEvents counts the folders that the kernel watches, and returns the paths that are polled.
+func (p *project) byEvents() (folders int, polled []string) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	for _, t := range p.w.targets {
+		if t.seen != nil {
+			polled = append(polled, t.Name[len(p.dir)+1:])
+		}
+	}
+	return len(p.w.folders), polled
+}
+
+// until polls for a condition.
+func (p *project) until(what string, is func() bool) {
+	p.t.Helper()
+	deadline := time.After(time.Minute)
+	for !is() {
+		select {
+		case <-p.w.Batches():
+		case <-time.After(20 * time.Millisecond):
+		case <-deadline:
+			p.t.Fatal("timed out:", what)
+		}
+	}
+}
+
+// warnedOnce expects one warning whose advice has this in it.
+func (p *project) warnedOnce(part string) {
+	p.t.Helper()
+	events := p.events(event.Warned)
+	if len(events) != 1 {
+		p.t.Fatalf("%d warnings: %v", len(events), events)
+	}
+	if text := event.Hint(events[0].Err); !strings.Contains(text, part) {
+		p.t.Errorf("hint %q", text)
+	}
+}
+
+// seen writes a file until that is reported.
+func (p *project) seen(name string) { p.t.Helper(); p.seenAs(name, name) }
+
+// seenAs writes a file, again and again, until all of wants were reported as changed. Once would
+// not do: a mount may be reported twice, by the look of polling and by the table of mounts, and
+// what was written in between is reported with it, by the name of the folder.
+func (p *project) seenAs(name string, wants ...string) {
+	p.t.Helper()
+	reported := map[string]bool{}
+	deadline := time.After(time.Minute)
+	for {
+		p.write(name)
+		again := time.After(500 * time.Millisecond)
+	listening:
+		for {
+			select {
+			case settled := <-p.w.Batches():
+				batch := settled.Paths
+				for _, path := range batch {
+					reported[path] = true
+				}
+				if !slices.ContainsFunc(wants, func(want string) bool { return !reported[p.path(want)] }) {
+					return
+				}
+			case <-again:
+				break listening
+			case <-deadline:
+				p.t.Fatalf("%s was written, and not all of %v were reported", name, wants)
+			}
+		}
+	}
+}

@@ -176,6 +176,9 @@ func packageAdded(ctx context.Context, t *testbed) (ours, theirs sample, err err
 			return nil, nil, err
 		}
 	}
+	if err := os.CopyFS(filepath.Join(b.dir, "analysis"), os.DirFS("analysis")); err != nil {
+		return nil, nil, err
+	}
 	requirements, err := os.ReadFile("test/bench/testdata/build/requirements.txt")
 	if err != nil {
 		return nil, nil, err

@@ -204,7 +204,7 @@ func TestChoose(t *testing.T) {
 func TestBenchmarksAreWhole(t *testing.T) {
 	seen := map[string]bool{}
 	for _, b := range benchmarks {
-		if _, err := parseGoal(b.goal); err != nil || !regexp.MustCompile(`^[a-z]+/[a-z-]+$`).MatchString(b.name) ||
+		if _, err := parseGoal(b.goal); err != nil || !regexp.MustCompile(`^[a-z]+/[a-z0-9-]+$`).MatchString(b.name) ||
 			seen[b.name] || b.unit == "" || b.prepare == nil {
 			t.Errorf("%+v: %v", b, err)
 		}

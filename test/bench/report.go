@@ -14,8 +14,8 @@ import (
 	"unicode/utf8"
 )
 
-// table returns the figures in Markdown, as they go into docs/speed.md: medians, with the smallest
-// and the largest sample behind them. Below it stands where and when this was measured.
+// table returns the figures in Markdown, as they go into docs/figures.md: medians, with the
+// smallest and the largest sample behind them. Below it stands where and when this was measured.
 func table(figures []figure, where string) string {
 	rows := [][]string{{"", "devloop", "alternative", "ratio", "goal", "met", "the alternative"}, nil}
 	for _, f := range figures {

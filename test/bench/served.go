@@ -114,13 +114,7 @@ func startDevloop(ctx context.Context, t *testbed) (*project, *process, error) {
 
 // startLoop starts the real program in a folder, and waits until a run is complete.
 func startLoop(ctx context.Context, t *testbed, dir string) (*process, error) {
-	binary := os.Getenv("DEVLOOP_BIN")
-	if binary == "" {
-		return nil, fmt.Errorf("DEVLOOP_BIN is not set: use make bench")
-	}
-	env := []string{"XDG_STATE_HOME=" + filepath.Join(t.shared, "state"), "XDG_CACHE_HOME=" +
-		filepath.Join(t.shared, "cache")}
-	devloop, err := t.start(ctx, dir, env, binary, "-v")
+	devloop, err := t.startDevloop(ctx, dir, "-v")
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +124,17 @@ func startLoop(ctx context.Context, t *testbed, dir string) (*process, error) {
 	})
 	_, err = devloop.await(ctx, complete)
 	return devloop, err
+}
+
+// startDevloop starts the real program in a folder.
+func (t *testbed) startDevloop(ctx context.Context, dir string, args ...string) (*process, error) {
+	binary := os.Getenv("DEVLOOP_BIN")
+	if binary == "" {
+		return nil, fmt.Errorf("DEVLOOP_BIN is not set: use make bench")
+	}
+	env := []string{"XDG_STATE_HOME=" + filepath.Join(t.shared, "state"), "XDG_CACHE_HOME=" +
+		filepath.Join(t.shared, "cache")}
+	return t.start(ctx, dir, env, binary, args...)
 }
 
 // startPipeline starts the alternative on its project, deploys it for the first time and waits

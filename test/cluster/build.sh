@@ -35,7 +35,6 @@ build_kube() {
 
 build_cri_dockerd() {
   [ ! -f "$CRI_DOCKERD" ] || return 0
-  say "building cri-dockerd from source: about 3 minutes, once"
   CGO_ENABLED=0 go -C "$here/cri-dockerd" build -trimpath -ldflags "-s -w" -o "$CRI_DOCKERD.tmp" . ||
     die "go could not build $here/cri-dockerd"
   mv "$CRI_DOCKERD.tmp" "$CRI_DOCKERD"
@@ -44,7 +43,6 @@ build_cri_dockerd() {
 # A minikube node with containerd brings BuildKit along, to build in it.
 build_buildkit() {
   [ ! -d "$BUILDKIT" ] || return 0
-  say "building BuildKit from source: about 2 minutes, once"
   mkdir -p "$BUILDKIT.tmp"
   CGO_ENABLED=0 go -C "$here/buildkit" build -trimpath -ldflags "-s -w" -o "$BUILDKIT.tmp/" \
     github.com/moby/buildkit/cmd/buildctl github.com/moby/buildkit/cmd/buildkitd || die "go could not build $here/buildkit"
@@ -72,9 +70,13 @@ build() {
   need_root
   locate
   install_package mkfs.ext4 e2fsprogs
-  build_kube
-  build_rootfs
-  if [ "${RUNTIME-}" = docker ]; then build_cri_dockerd; else build_buildkit; fi
+  part kubernetes 600 "building Kubernetes" build_kube
+  part rootfs 120 "making the node's root filesystem" build_rootfs
+  if [ "${RUNTIME-}" = docker ]; then
+    part cri-dockerd 180 "building cri-dockerd" build_cri_dockerd
+  else
+    part buildkit 120 "building BuildKit" build_buildkit
+  fi
   images=
   [ -n "${BARE-}" ] || images=$("$here/../images/build")
   # A running node uses what it was started with.

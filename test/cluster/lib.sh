@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034 # for the scripts that source it
-# Shared by test/cluster/cluster and test/images/build: where things are cached, how processes are
+# Shared by the scripts of test/: where things are cached, how a script shows what it does, how processes are
 # remembered and ended, and a Docker daemon to build with. Sourced, not run.
 
 CACHE=${DEVLOOP_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/devloop-test}
@@ -7,12 +7,97 @@ DOCKER_DIR=$CACHE/docker
 # Which CA certificates this machine trusts: builds in containers have to trust them, too.
 CA_BUNDLE=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 
-say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
-die() { say "error: $*"; exit 1; }
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2 || true; } # the terminal may be gone
+die() { say "error: $*"; exit 99; } # this status tells the calling scripts that there has been a message
 
-# What fails without a word of its own.
+# What fails without a word of its own. A script that was interrupted has said so.
 set -E
-trap 'say "error: line $LINENO of ${BASH_SOURCE[0]}: failed: $BASH_COMMAND"' ERR
+trap '[[ $? =~ ^(99|129|130|143)$ ]] || die "line $LINENO of ${BASH_SOURCE[0]}: failed: $BASH_COMMAND"' ERR
+
+trap 'interrupted HUP 129' HUP
+trap 'interrupted INT 130' INT
+trap 'interrupted TERM 143' TERM
+interrupted() { # SIGNAL STATUS
+  trap '' HUP INT TERM
+  end_part
+  # After Ctrl+C make reports a script's status as an error. It got the same signal, and ends with its status without a word.
+  if [ "$1" = INT ] && [ "$(cat "/proc/$PPID/comm" 2> /dev/null)" = make ]; then
+    kill -INT "$PPID"
+    exit 0
+  fi
+  exit "$2"
+}
+
+# part NAME SECONDS TITLE COMMAND...: runs a command that takes about so long, with its output in log/NAME.log. It shows one line,
+# and after a failure the end of the log, without a terminal all of it. A command with nothing to do shows nothing. V=1 shows the
+# output instead. The command may be a function. It runs in a subshell, and in a process group that ends with the script.
+group='' progress='' part_tail=20
+[ -t 2 ] || part_tail=+1
+part() {
+  local log=$CACHE/log/$1.log about=$2 title=$3 begin=$SECONDS status=0 took
+  shift 3
+  if [ -n "${V-}${DEVLOOP_TEST_PART-}" ]; then # a part within a part writes to the log of the outer one
+    echo "$title  about $(duration "$about")" >&2
+    ("$@") # as below: it leaves the script's variables and folder alone
+    return
+  fi
+  mkdir -p "$CACHE/log"
+  set -m
+  group=starting
+  (
+    set +m
+    export DEVLOOP_TEST_PART=1
+    [ "$(type -t "$1")" = function ] || exec "$@"
+    "$@"
+  ) < /dev/null > "$log" 2>&1 &
+  group=$!
+  set +m
+  show_progress > /dev/null 9>&- &
+  progress=$!
+  wait "$group" || status=$?
+  group=''
+  end_progress
+  took=$((SECONDS - begin))
+  if [ $status != 0 ]; then
+    tail -n "$part_tail" "$log" >&2
+    die "$title: failed after $(duration $took): see $log"
+  fi
+  [ $took -lt 2 ] || echo "$title  $(duration $took)" >&2
+}
+
+# On a terminal a line that counts, elsewhere one that says where to look. The variables are part's.
+show_progress() {
+  sleep 2 2> /dev/null
+  if [ ! -t 2 ]; then
+    echo "$title  about $(duration "$about"), details in $log" >&2
+    return
+  fi
+  while kill -0 $$; do # also if the script was killed
+    printf '\r\e[?7l%s  %s of about %s  %s\e[K\e[?7h' \
+      "$title" "$(duration $((SECONDS - begin)))" "$(duration "$about")" "${log/#$HOME\//\~/}" >&2
+    sleep 1 2> /dev/null
+  done
+}
+end_progress() {
+  [ -n "$progress" ] || return 0
+  { kill "$progress" && wait "$progress"; } 2> /dev/null || true
+  progress=''
+  [ ! -t 2 ] || printf '\r\e[K' >&2
+}
+
+end_part() {
+  end_progress
+  [ "$group" != starting ] || group=${!-} # a signal came in between
+  [ -n "$group" ] || return 0
+  kill -TERM -- "-$group" 2> /dev/null || true
+  within 30 part_gone || kill -KILL -- "-$group" 2> /dev/null || true
+  say "interrupted: the next start goes on from here"
+}
+part_gone() { ! kill -0 -- "-$group"; }
+
+duration() { # SECONDS
+  if [ "$1" -lt 60 ]; then echo "$1s"; else echo "$(($1 / 60))m$(($1 % 60))s"; fi | sed 's/m0s$/m/'
+}
 
 need_root() { [ "$(id -u)" = 0 ] || die "namespaces, mounts and package installs need root: run this as root"; }
 
@@ -50,20 +135,22 @@ keep_only() {
 install_package() {
   ! command -v "$1" > /dev/null || return 0
   command -v apt-get > /dev/null || die "$1 is missing; this is no Debian, so install it by hand"
-  say "installing Debian's $2, as $1 is missing"
-  local policy='' log=$CACHE/apt.log
+  part apt 30 "installing Debian's $2" apt_install "$2"
+}
+apt_install() ( # a subshell, for its trap
   # A package's services cannot be started where there is no systemd.
   if [ ! -d /run/systemd/system ] && [ ! -e /usr/sbin/policy-rc.d ]; then
-    policy=/usr/sbin/policy-rc.d
-    printf '#!/bin/sh\nexit 101\n' > "$policy"
-    chmod +x "$policy"
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
   fi
-  local status=0
-  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$2"; } \
-    < /dev/null > "$log" 2>&1 9>&- || status=$?
-  [ -z "$policy" ] || rm "$policy"
-  [ "$status" = 0 ] || { tail -5 "$log" >&2; die "apt-get could not install $2: see $log"; }
-}
+  export DEBIAN_FRONTEND=noninteractive
+  {
+    dpkg --configure -a && # what an interrupted run has left half installed
+      apt-get update &&
+      apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$1"
+  } < /dev/null 9>&- || die "apt-get could not install $1"
+)
 
 # A process is remembered by its id and start time, so that another one of the same id is never taken for it.
 identity() { # PID
@@ -103,8 +190,10 @@ docker_up() {
   ! docker_answers || return 0
   need_root
   install_package dockerd docker.io
+  part docker 5 "starting Docker" docker_start
+}
+docker_start() {
   docker_down
-  say "starting a Docker daemon in $DOCKER_DIR"
   mkdir -p "$DOCKER_DIR"
   # Tests build something new at every run: keep the build cache from filling the disk.
   echo '{"builder": {"gc": {"enabled": true, "defaultKeepStorage": "10GB"}}}' > "$DOCKER_DIR/daemon.json"
@@ -166,4 +255,12 @@ EOF
   tar -C "$tmp" -cf "$tmp/image.tar" manifest.json config.json layer.tar
   mv "$tmp/image.tar" "$3"
   rm -rf "$tmp"
+}
+
+# make_venv FOLDER REQUIREMENTS: a Python environment. It is there only once it is whole.
+make_venv() {
+  rm -rf "$1.tmp"
+  /usr/bin/python3 -m venv "$1.tmp"
+  "$1.tmp/bin/python" -m pip install -r "$2"
+  mv "$1.tmp" "$1"
 }

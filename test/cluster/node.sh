@@ -27,6 +27,7 @@ at() {
     place "$NODE"
   fi
   DIR=$RUN/nodes/$NODE
+  LOG=$CACHE/log/$NODE # of its processes; it outlives the node
   IP=$NETWORK.$((2 + index))
   NODE_POD_CIDR=10.244.$index.0/24
   PORT=port$index # of the switch
@@ -54,7 +55,7 @@ start() {
   shift
   enter
   printf '%s\0' "$@" > "$DIR/processes/$process.command"
-  setsid "${inside[@]}" "$@" < /dev/null >> "$DIR/log/$process" 2>&1 9>&- &
+  setsid "${inside[@]}" "$@" < /dev/null >> "$LOG/$process" 2>&1 9>&- &
   remember $! "$DIR/processes/$process"
 }
 
@@ -75,7 +76,7 @@ answers() {
 
 # await SECONDS PROCESS: waits until it does.
 await() {
-  local deadline=$((SECONDS + $1)) process=$2 log=$DIR/log/$2
+  local deadline=$((SECONDS + $1)) process=$2 log=$LOG/$2
   until answers "$process" > /dev/null 2>&1; do
     if gone "$DIR/processes/$process"; then
       tail -5 "$log" >&2

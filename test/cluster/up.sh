@@ -12,7 +12,7 @@ up() {
   [[ $GRACE =~ ^([1-9][0-9])?$ ]] || die "a node's grace is 10 to 99 seconds, not $GRACE"
   build
   place "$NAME"
-  local inputs="$RUNTIME $COUNT${GRACE:+ $GRACE}${ELSEWHERE:+ elsewhere} $KUBE $ROOTFS $images" begin=$SECONDS workers=() node
+  local inputs="$RUNTIME $COUNT${GRACE:+ $GRACE}${ELSEWHERE:+ elsewhere} $KUBE $ROOTFS $images"
   at "$NAME"
   if [ -e "$RUN/ready" ] && alive; then
     say "cluster $NAME is already up"
@@ -23,7 +23,18 @@ up() {
     say "removing what an earlier cluster $NAME left"
     down
   fi
-  mkdir -p "$RUN"/{nodes,log}
+  local begin=$SECONDS
+  # What Ctrl+C cuts off is taken down again.
+  trap '[[ ! $? =~ ^(129|130|143)$ ]] || { place "$NAME"; down; }' EXIT
+  part "cluster-$NAME" $((10 + 5 * COUNT)) "starting the cluster $NAME" bring_up
+  trap - EXIT
+  echo "$inputs" > "$RUN/ready"
+  say "cluster $NAME is up after $((SECONDS - begin)) s: $(nodes | paste -sd' ')"
+}
+
+bring_up() {
+  local workers=() node
+  mkdir -p "$RUN/nodes"
   ln -s "$KUBE/bin" "$RUN/bin"
   save_sysctls
   make_switch
@@ -63,8 +74,6 @@ up() {
   await 300 dns
   for node in "${importers[@]}"; do wait "$node" || die "cluster $NAME: not all images could be imported"; done
   write_profile
-  echo "$inputs" > "$RUN/ready"
-  say "cluster $NAME is up after $((SECONDS - begin)) s: $(nodes | paste -sd' ')"
 }
 
 # ---- network -------------------------------------------------------------------------------------
@@ -112,7 +121,8 @@ is_pause() { [ "$(cat "/proc/$1/comm")" = pause ]; }
 
 start_namespaces() {
   local dir parent pid
-  mkdir -p "$DIR"/{log,processes,root,upper/usr/local/sbin,work,state/etc/kubernetes/pki}
+  rm -rf "$LOG"
+  mkdir -p "$LOG" "$DIR"/{processes,root,upper/usr/local/sbin,work,state/etc/kubernetes/pki}
   truncate -s $DISK "$DIR/disk.img"
   mkfs.ext4 -q -m 0 -O ^has_journal "$DIR/disk.img" || die "node $NODE: $DIR/disk.img could not be formatted"
   if [ "$RUNTIME" = docker ]; then
@@ -124,13 +134,13 @@ start_namespaces() {
   for dir in $(cgroup_parents); do mkdir -p "$dir/$CGROUP"; done
   modprobe -qa overlay br_netfilter loop 2> /dev/null || true # built into some kernels
   setsid unshare --mount --net --uts --ipc --pid --fork --kill-child "$here/node/init" "$NODE" "$ROOTFS" "$DIR" "$KUBE/bin" \
-    < /dev/null > "$DIR/log/init" 2>&1 9>&- &
+    < /dev/null > "$LOG/init" 2>&1 9>&- &
   parent=$!
   remember $parent "$DIR/unshare" # so that even a half-made node can be taken down: its child ends with it
-  within 300 grep -q . "/proc/$parent/task/$parent/children" || { cat "$DIR/log/init" >&2; die "node $NODE: unshare failed: see $DIR/log/init"; }
+  within 300 grep -q . "/proc/$parent/task/$parent/children" || { cat "$LOG/init" >&2; die "node $NODE: unshare failed: see $LOG/init"; }
   read -r pid < "/proc/$parent/task/$parent/children" || [ -n "$pid" ] # the file ends without a newline
   remember "$pid" "$DIR/node"
-  within 300 is_pause "$pid" || { cat "$DIR/log/init" >&2; die "node $NODE: its root filesystem could not be put together: see $DIR/log/init"; }
+  within 300 is_pause "$pid" || { cat "$LOG/init" >&2; die "node $NODE: its root filesystem could not be put together: see $LOG/init"; }
 }
 
 configure() {
@@ -153,8 +163,8 @@ configure() {
 make_certificates() {
   local pki=state/etc/kubernetes/pki first=$RUN/nodes/$NAME
   [ "$NODE" = "$NAME" ] || cp "$first/$pki"/ca.{crt,key} "$DIR/$pki"
-  in_node bash -s "$NAME" "$NODE" "$IP" "$NETWORK.2" "$API_IP" < "$here/node/pki" > "$DIR/log/pki" 2>&1 ||
-    die "node $NODE: no certificates: see $DIR/log/pki"
+  in_node bash -s "$NAME" "$NODE" "$IP" "$NETWORK.2" "$API_IP" < "$here/node/pki" > "$LOG/pki" 2>&1 ||
+    die "node $NODE: no certificates: see $LOG/pki"
   if [ "$NODE" = "$NAME" ]; then install -m 600 "$DIR/state/etc/kubernetes/admin.conf" "$RUN/kubeconfig"; else rm "$DIR/$pki/ca.key"; fi
 }
 
@@ -221,8 +231,8 @@ start_agents() {
 import() { # TAR
   local load=(ctr -n k8s.io images import -)
   [ "$RUNTIME" != docker ] || load=(docker load)
-  in_node "${load[@]}" < "$1" > "$DIR/log/import" 2>&1 ||
-    { tail -5 "$DIR/log/import" >&2; die "node $NODE: $RUNTIME could not import $1: see $DIR/log/import"; }
+  in_node "${load[@]}" < "$1" > "$LOG/import" 2>&1 ||
+    { tail -5 "$LOG/import" >&2; die "node $NODE: $RUNTIME could not import $1: see $LOG/import"; }
 }
 
 # ---- profile -------------------------------------------------------------------------------------

@@ -23,8 +23,20 @@ type user struct {
 	log   strings.Builder
 }
 
+// startClient starts the program for the platform's gateway. Just after the gateway's pod was
+// replaced, traefik still sends some requests to the old one: it reads what changed every two
+// seconds. The load tests count these requests; the program waits until there are none.
 func startClient(t *testing.T, python string, args ...string) *user {
 	t.Helper()
+	eventually(t, "each of ten requests in a row is answered", func() bool {
+		for range 10 {
+			if health, err := get(gateway + "/api/health"); err != nil || !strings.Contains(health, `"pass"`) {
+				return false
+			}
+		}
+		return true
+	})
+	args = append([]string{gateway}, args...)
 	args = append([]string{filepath.Join("testdata", "client.py")}, args...)
 	u := &user{cmd: exec.Command(python, args...), lines: make(chan map[string]any, 16)}
 	u.cmd.Stderr = &u.log

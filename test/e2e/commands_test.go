@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -104,6 +105,52 @@ func TestCommands(t *testing.T) {
 		}
 		if n := strings.Count(log, "ERRO"); n != 1 {
 			t.Errorf("%d errors:\n%s", n, log)
+		}
+	})
+
+	step(t, "beside a devloop that runs", func(t *testing.T) {
+		d := p.start(t, "--cleanup=false")
+		d.await(t, 0, ready)
+		var pod string
+		for _, pod = range p.podByNode(t, kubernetesClient(t)) {
+		}
+		if _, log := p.call(t, 2, "logs", "nosuch", "--follow=false"); !strings.Contains(log, `no pod matches "nosuch"`) ||
+			!strings.Contains(log, "there are: ") || !strings.Contains(log, pod) {
+			t.Errorf("logs of no pod: %s", log)
+		}
+		for line, want := range map[string]string{"logs ": pod + "\n", "logs " + pod + "/": pod + "/", "diff ": "small\n",
+			"--kube-context ": node + "\n"} {
+			out, _ := p.call(t, 0, append([]string{"__completeNoDesc"}, strings.Split(line, " ")...)...)
+			if !strings.Contains(out, want) || !strings.HasSuffix(out, "\n:4\n") { // no names of files
+				t.Errorf("devloop %s is completed by\n%s", line, out)
+			}
+		}
+
+		// The running devloop says which images it would deploy, what was saved just now included.
+		withoutDocker := *p
+		withoutDocker.env = append(slices.Clone(p.env), "DOCKER_HOST=unix:///nowhere/docker.sock")
+		if out, _ := withoutDocker.call(t, 0, "diff"); !strings.Contains(out, "/small, revision 1: unchanged") {
+			t.Errorf("diff says\n%s", out)
+		}
+		saved := d.save(t, "index.html", "saved")
+		started := time.Now()
+		asked, _ := withoutDocker.call(t, 0, "render")
+		beside := time.Since(started)
+		_, log := p.call(t, 0, "render", "-v", "--set=images."+p.name+".args.A=b")
+		if !strings.Contains(log, "the running devloop has another configuration") {
+			t.Error(log)
+		}
+		saved.arrives(t)
+		d.stop(t)
+		started = time.Now()
+		alone, _ := p.call(t, 0, "render")
+		withDocker := time.Since(started)
+		started = time.Now()
+		byNode, _ := withoutDocker.call(t, 0, "render")
+		t.Logf("render takes %s beside a devloop that runs; alone %s with Docker, %s without", beside, withDocker,
+			time.Since(started))
+		if asked != alone || asked != byNode || !strings.Contains(asked, p.name+":") {
+			t.Errorf("rendered beside a devloop that runs:\n%s\nalone:\n%s", asked, alone)
 		}
 	})
 

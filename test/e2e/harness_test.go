@@ -119,11 +119,12 @@ type project struct {
 	env   []string
 }
 
-// platform is the template that is this repository's own platform.
+// platform is the template that is what "devloop init --dask" writes: this repository's own
+// platform.
 const platform = "platform"
 
-// newProject copies a folder of testdata, or this repository's platform. "$NAME" and "$PORT" in its
-// YAML files become a name and a port that no other project has, so that tests can run side by
+// newProject copies a folder of testdata, or makes the platform. "$NAME" and "$PORT" in its YAML
+// files become a name and a port that no other project has, so that tests can run side by
 // side.
 func newProject(t *testing.T, template string) *project {
 	t.Helper()
@@ -134,13 +135,10 @@ func newProject(t *testing.T, template string) *project {
 	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
 	p.env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_CACHE_HOME="+p.cache, "XDG_RUNTIME_DIR="+sockets)
 	if template == platform {
-		for _, name := range strings.Fields("requirements.txt Dockerfile.worker Dockerfile.client devloop.yaml deploy") {
-			_, err := command(t.Context(), os.Environ(), "cp", "-r", filepath.Join("..", "..", name), p.dir)
-			must(t, err)
-		}
+		p.call(t, 0, "init", "--dask")
 		p.append(t, "devloop.yaml", "buildIn: host # the node reaches no index of packages\n")
 		// The chart, as on a laptop that has downloaded it before.
-		p.env = append(p.env, "XDG_CACHE_HOME="+setting(t, "DEVLOOP_TEST_CACHE_HOME"))
+		p.env = append(p.env, "XDG_CACHE_HOME="+setting(t, "DEVLOOP_TEST_CACHE_HOME"), "DEVLOOP_PROFILE=small")
 		return p
 	}
 	must(t, os.CopyFS(p.dir, os.DirFS(filepath.Join("testdata", template))))

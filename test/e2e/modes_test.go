@@ -51,7 +51,8 @@ func TestModes(t *testing.T) {
 			w := startInTerminal(t, p)
 			w.await(t, 0, ready)
 			w.await(t, 0, on(event.PageServed))
-			w.press(t, "?").happens(t, on("r: run now, p: pause and resume, l: logs of the pods, q: quit, ?: this help"))
+			w.press(t, "?").happens(t, on("r: run now, p: pause and resume, o: the page, s: a shell, "+
+				"l: logs of the pods, q: quit, ?: this help"))
 
 			w.press(t, "p").happens(t, on(event.Paused))
 			c := w.save(t, "index.html", "second")

@@ -8,9 +8,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -39,6 +41,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/filesync"
 	"github.com/devloop/devloop/pkg/node"
 )
 
@@ -113,6 +116,8 @@ func builtInTheNode(t *testing.T, runtime string) {
 			t.Errorf("the node's images: %s", names)
 		}
 	})
+
+	step(t, "files in its containers", func(t *testing.T) { filesFromTheNode(t, p) })
 
 	if runtime == "docker" { // in containerd: see buildKeep
 		step(t, "an undo builds nothing", func(t *testing.T) {
@@ -190,6 +195,66 @@ func nothingMoved(t *testing.T, d *devloop, mark int, image string) {
 	out, err := command(t.Context(), os.Environ(), "docker", "image", "inspect", "--format", "{{.Id}}", image)
 	if err == nil {
 		t.Errorf("this machine's Docker holds %s, too: %s", image, out)
+	}
+}
+
+// filesFromTheNode writes into the containers of a project, by the processes that the runtime says.
+func filesFromTheNode(t *testing.T, p *project) {
+	_, ip := machine(t, "built")
+	docker := dockerClient(t)
+	cluster, err := node.Find(t.Context(), "built", "https://"+ip+":8443", docker, t.TempDir())
+	must(t, err)
+	defer func() { _ = cluster.Close() }()
+	name := onlyNode(t)
+	shell, ok := cluster.Shell(name)
+	if !ok {
+		t.Fatalf("node %s cannot be reached", name)
+	}
+	pods, err := kubernetesClient(t).CoreV1().Pods(p.name).List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	var ids []string
+	for _, pod := range pods.Items {
+		for _, status := range pod.Status.ContainerStatuses {
+			if status.State.Running != nil && pod.DeletionTimestamp == nil {
+				_, id, _ := strings.Cut(status.ContainerID, "://")
+				ids = append(ids, id)
+			}
+		}
+	}
+	processes, err := cluster.PIDs(t.Context(), name, append(ids, strings.Repeat("0", 64))) // the last does not exist
+	must(t, err)
+	if len(ids) == 0 || len(processes) != len(ids) {
+		t.Fatalf("containers %q: processes %v", ids, processes)
+	}
+	var containers []filesync.Container
+	for _, id := range ids {
+		containers = append(containers, filesync.Container{ID: id, PID: processes[id]})
+	}
+	content := unique()
+	source := filepath.Join(t.TempDir(), "source")
+	must(t, os.WriteFile(source, []byte(content), 0o600))
+	sum := sha256.Sum256([]byte(content))
+	file := filesync.File{Path: "/srv/it's new/file", Source: source, Mode: 0o640, Size: int64(len(content)),
+		Digest: hex.EncodeToString(sum[:])}
+	written, err := filesync.Write(t.Context(), shell, containers, []filesync.File{file})
+	must(t, err)
+	start := time.Now()
+	listings, err := filesync.Look(t.Context(), shell, containers, []string{file.Path})
+	must(t, err)
+	looked := time.Since(start)
+	must(t, os.Chtimes(source, time.Time{}, time.Now().Add(time.Minute)))
+	start = time.Now()
+	_, err = filesync.Write(t.Context(), shell, containers, []filesync.File{file})
+	must(t, err)
+	t.Logf("%d containers: a look took %s, a write %s", len(containers), looked, time.Since(start))
+	for i := range containers {
+		if written[i].Err != nil || !written[i].Files[file.Path].Matches(file) ||
+			!listings[i].Files[file.Path].Matches(file) {
+			t.Errorf("written: %+v; seen: %+v", written[i], listings[i])
+		}
+	}
+	if got := kubectl(t, "exec", "-n", p.name, "deploy/small", "--", "cat", file.Path); got != content {
+		t.Errorf("in the container: %q, not %q", got, content)
 	}
 }
 
@@ -318,10 +383,10 @@ func moved(t *testing.T, l line) int {
 	return n
 }
 
-// machine is minikube's folder of the node "built", and its address.
-func machine(t *testing.T) (folder, ip string) {
+// machine is minikube's folder of a node, and its address.
+func machine(t *testing.T, node string) (folder, ip string) {
 	t.Helper()
-	folder = filepath.Join(setting(t, "MINIKUBE_HOME"), ".minikube", "machines", "built")
+	folder = filepath.Join(setting(t, "MINIKUBE_HOME"), ".minikube", "machines", node)
 	content, err := os.ReadFile(filepath.Join(folder, "config.json"))
 	must(t, err)
 	var config struct{ Driver struct{ IPAddress string } }
@@ -332,7 +397,7 @@ func machine(t *testing.T) (folder, ip string) {
 // nodeSSH is an ssh connection to the node "built", beside devloop's.
 func nodeSSH(t *testing.T) *ssh.Client {
 	t.Helper()
-	folder, ip := machine(t)
+	folder, ip := machine(t, "built")
 	key, err := os.ReadFile(filepath.Join(folder, "id_rsa"))
 	must(t, err)
 	signer, err := ssh.ParsePrivateKey(key)
@@ -389,7 +454,7 @@ func runsDigest(t *testing.T, p *project, address string) {
 // the node can tell, with a certificate of its own authority, and for those who log in. The node
 // knows the authority, and pulls with what the chart gives its pods.
 func pushedWithLogin(t *testing.T) {
-	_, ip := machine(t)
+	_, ip := machine(t, "built")
 	toNode, err := net.Dial("tcp", ip+":22")
 	must(t, err)
 	host, _, err := net.SplitHostPort(toNode.LocalAddr().String())
@@ -487,9 +552,9 @@ func sameContent(t *testing.T) {
 func brokenTransfer(t *testing.T) {
 	const size = 32 << 20
 	p := newProject(t, "small")
-	_, ip := machine(t)
+	_, ip := machine(t, "built")
 	w := newWire(t, ip+":22")
-	home := otherMinikube(t, "machines", ip, "127.0.0.1", `"SSHPort": 22`, `"SSHPort": `+w.port)
+	home := otherMinikube(t, "machines", "built", ip, "127.0.0.1", `"SSHPort": 22`, `"SSHPort": `+w.port)
 	p.env = append(p.env, "MINIKUBE_HOME="+home)
 	p.append(t, "devloop.yaml", "buildIn: host\n")
 	p.edit(t, "Dockerfile", "COPY index.html .", "COPY index.html big* ./")
@@ -566,6 +631,12 @@ func (w *wire) breaks(stalls bool, after int64) (mend func()) {
 	}
 }
 
+// broke tells whether it has.
+func (w *wire) broke() bool {
+	fault := w.fault.Load()
+	return fault != nil && fault.left.Load() < 0
+}
+
 // carry moves bytes one way until either side ends, which ends both.
 func (w *wire) carry(from, to net.Conn) {
 	defer func() { _, _ = from.Close(), to.Close() }()
@@ -583,13 +654,13 @@ func (w *wire) carry(from, to net.Conn) {
 	}
 }
 
-// otherMinikube returns a copy of minikube's folder that says something else of "built": its
+// otherMinikube returns a copy of minikube's folder that says something else of a cluster: its
 // profile, or its machine.
-func otherMinikube(t *testing.T, below string, oldnew ...string) (home string) {
+func otherMinikube(t *testing.T, below, cluster string, oldnew ...string) (home string) {
 	t.Helper()
 	home = t.TempDir()
 	must(t, os.CopyFS(home, os.DirFS(setting(t, "MINIKUBE_HOME"))))
-	file := filepath.Join(home, ".minikube", below, "built", "config.json")
+	file := filepath.Join(home, ".minikube", below, cluster, "config.json")
 	content, err := os.ReadFile(file)
 	must(t, err)
 	must(t, os.WriteFile(file, []byte(strings.NewReplacer(oldnew...).Replace(string(content))), 0o600))
@@ -679,8 +750,8 @@ func dockerClient(t *testing.T) *client.Client {
 // givenToCRIO: the node's podman shares its images with a CRI-O that is not there; the profile
 // says that it is.
 func givenToCRIO(t *testing.T) {
-	_, ip := machine(t)
-	t.Setenv("MINIKUBE_HOME", otherMinikube(t, "profiles", `"containerd"`, `"crio"`))
+	_, ip := machine(t, "built")
+	t.Setenv("MINIKUBE_HOME", otherMinikube(t, "profiles", "built", `"containerd"`, `"crio"`))
 	docker := dockerClient(t)
 	cluster, err := node.Find(t.Context(), "built", "https://"+ip+":8443", docker, t.TempDir())
 	must(t, err)

@@ -13,6 +13,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 func TestNodes(t *testing.T) {
@@ -101,6 +103,31 @@ func TestNodes(t *testing.T) {
 		saved := p.page(t, "room again")
 		c.arrives(t)
 		p.awaitPage(t, saved)
+	})
+
+	step(t, "files are synced into the pods of both nodes", func(t *testing.T) {
+		d.replace(t, "devloop.yaml", "context: . }", "context: ., sync: [{ from: index.html }] }").arrives(t)
+		pods := p.podByNode(t, cluster)
+		held := func(pod string) string {
+			return kubectl(t, "exec", "--namespace", p.name, pod, "--", "cat", "index.html")
+		}
+		c := d.save(t, "index.html", "synced\n")
+		same(t, "containers", "2", c.happens(t, on(event.FilesSynced)).field("containers"))
+		c.arrives(t)
+		for _, pod := range pods {
+			same(t, "what "+pod+" holds", "synced\n", held(pod))
+		}
+
+		free := fault(t, worker, "disk full")
+		// What tar says depends on how many bytes were free. The image has no room on the node either.
+		d.save(t, "index.html", strings.Repeat("no room\n", 4<<20)).fails(t, `(?i)no space left on device|wrote only`)
+		same(t, "what the pod without room holds", "synced\n", held(pods[worker]))
+		free()
+		d.save(t, "index.html", "synced again\n").arrives(t)
+		for _, pod := range pods {
+			same(t, "what "+pod+" holds", "synced again\n", held(pod))
+		}
+		same(t, "the pods", pods, p.podByNode(t, cluster))
 	})
 
 	step(t, "Ctrl+C leaves nothing but images", func(t *testing.T) {

@@ -43,8 +43,11 @@ func TestPage(t *testing.T) {
 	if _, log := p.call(t, 0, "status", "--wait", "healthy", "--timeout", longEnough.String()); log != "" {
 		t.Errorf("while it waits it says %q", log)
 	}
-	b.await(t, "#health-word", "healthy")
-	image := "[data-image=" + p.name + "]"
+	b.await(t, "#health-word", "ready")
+	for _, part := range []string{"#images-card > summary", "#run-details > summary", "[data-row=small] .opens"} {
+		b.do(t, "click", "selector", part) // what is not asked for is not shown
+	}
+	image := "[data-testid=image][data-image=" + p.name + "]"
 	built := on(event.ImageBuilt).with("image", "^"+p.name+":")
 	first := d.await(t, 0, built).field("image")
 	tag := strings.TrimPrefix(first, p.name+":")
@@ -106,11 +109,19 @@ func TestPage(t *testing.T) {
 		for _, pod := range pods {
 			b.await(t, "[data-testid=pod-table]", pod)
 		}
+		row := "[data-row=small]"
+		b.await(t, row+" .ready", "2/2")
+		b.await(t, row+" .image", "ok everywhere")
+		b.await(t, row+" .change", "devloop started")
+		href := b.do(t, "attribute", "selector", row+" .addresses a", "name", "href")
+		if want := fmt.Sprintf("http://localhost:%d/", p.port); href != want {
+			t.Errorf("the address of the release links to %v, not %s", href, want)
+		}
 		out, _ = p.call(t, 0, "status")
 		for _, want := range append([]string{p.name + ` on .*: healthy\n`, regexp.QuoteMeta(address), p.name + ` +on node +` +
 			tag,
 			`small +` + p.name + ` +1 +deployed`,
-			local(p.port) + ` +service ` + p.name + `/small +ready`, `start +succeeded after `}, pods...) {
+			fmt.Sprintf(`http://localhost:%d +service %s/small +ready`, p.port, p.name), `start +succeeded after `}, pods...) {
 			if !regexp.MustCompile(want).MatchString(out) {
 				t.Errorf("devloop status does not say %q:\n%s", want, out)
 			}
@@ -151,7 +162,7 @@ func TestPage(t *testing.T) {
 			return err != nil // nothing of that name runs
 		})
 		b.await(t, "#run-outcome", "succeeded")
-		b.await(t, "#health-word", "healthy")
+		b.await(t, "#health-word", "ready")
 		text, _ := b.do(t, "text", "selector", "#waterfall").(string)
 		for _, stage := range []string{"settle", "hash", "build", "helm", "rollout", "answer", "proof"} {
 			if !strings.Contains(text, stage) {
@@ -193,7 +204,7 @@ func TestPage(t *testing.T) {
 			}
 		}
 		p.write(t, "Dockerfile", dockerfile)
-		b.await(t, "#health-word", "healthy")
+		b.await(t, "#health-word", "ready")
 	})
 
 	step(t, "rebuild and pause", func(t *testing.T) {
@@ -216,6 +227,45 @@ func TestPage(t *testing.T) {
 		p.awaitPage(t, "while paused "+nonce)
 	})
 
+	step(t, "one release, and its address", func(t *testing.T) {
+		c := d.next()
+		b.do(t, "click", "selector", "[data-release=small]")
+		if got := c.happens(t, on(event.RunNarrowed)).field("releases"); !strings.Contains(got, "small") {
+			t.Errorf("a run of %s", got)
+		}
+		c.arrives(t)
+		b.await(t, "#run-why", "only small")
+		b.await(t, "#health-word", "ready")
+		response, err := http.DefaultClient.Do(pageRequest(t, http.MethodPost, address, "api/rebuild/smal"))
+		must(t, err)
+		why, _ := io.ReadAll(response.Body)
+		if _ = response.Body.Close(); response.StatusCode != http.StatusNotFound ||
+			!strings.Contains(string(why), "there are: small") {
+			t.Errorf("a release that is not there: %s %s", response.Status, why)
+		}
+		link, _ := b.do(t, "property", "selector", "[data-row=small] .addresses a", "name", "href").(string)
+		response, err = http.Get(link)
+		must(t, err)
+		if _ = response.Body.Close(); response.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", link, response.Status)
+		}
+	})
+
+	step(t, "in Firefox, too", func(t *testing.T) {
+		f := openBrowser(t, address, "--firefox")
+		f.await(t, "#health-word", "ready")
+		f.await(t, "[data-row=small] .image", "ok everywhere")
+		c := d.next()
+		f.do(t, "click", "selector", "#rebuild")
+		c.arrives(t)
+		f.await(t, "#run-outcome", "succeeded")
+		f.do(t, "fill", "selector", "#log-search", "text", "ready in")
+		f.await(t, "#log mark", "ready in")
+		if errors := f.do(t, "console_errors").([]any); len(errors) > 0 {
+			t.Errorf("Firefox complains: %v", errors)
+		}
+	})
+
 	step(t, "a chain that breaks, until it is whole again", func(t *testing.T) {
 		now := kubectl(t, "get", "deploy", "-n", p.name, "small", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
 		proof := image + " [data-testid=proof]"
@@ -233,7 +283,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("the metrics are\n%s", metrics)
 		}
 		kubectl(t, "set", "image", "-n", p.name, "deploy/small", "page="+now)
-		b.await(t, "#health-word", "healthy")
+		b.await(t, "#health-word", "ready")
 		b.await(t, proof, "proven")
 		b.do(t, "wait_gone", "selector", "#chain-error")
 	})
@@ -422,17 +472,18 @@ func addNonsense(t *testing.T, p *project) {
 	must(t, err)
 }
 
-// browser is a page in Chromium.
+// browser is a page in Chromium or Firefox.
 type browser struct {
 	stdin  io.Writer
 	stdout *bufio.Scanner
 	log    strings.Builder
 }
 
-func openBrowser(t *testing.T, url string) *browser {
+func openBrowser(t *testing.T, url string, flags ...string) *browser {
 	t.Helper()
 	b := &browser{}
-	cmd := exec.Command(setting(t, "DEVLOOP_TEST_BROWSER"), filepath.Join("testdata", "page.py"), url)
+	args := slices.Concat([]string{filepath.Join("testdata", "page.py")}, flags, []string{url})
+	cmd := exec.Command(setting(t, "DEVLOOP_TEST_BROWSER"), args...)
 	cmd.Stderr = &b.log
 	stdin, err := cmd.StdinPipe()
 	must(t, err)

@@ -5,6 +5,8 @@
 package e2e
 
 import (
+	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -32,23 +34,16 @@ func TestPlatform(t *testing.T) {
 
 	step(t, "both images share the installation", func(t *testing.T) {
 		a, b := layers(t, worker), layers(t, client)
-		// Base, tools, large.txt and its packages, requirements.txt and the rest.
+		// Base, tools, twice the requirements and their packages.
 		if len(a) < 6 || len(b) < 6 || !reflect.DeepEqual(a[:6], b[:6]) {
 			t.Errorf("the layers up to the packages differ:\n%v\n%v", a, b)
 		}
 	})
 
 	step(t, "a plain cluster runs the image just built", func(t *testing.T) {
-		user := startClient(t, python, gateway, "--import", "pystac")
-		options := user.next(t, "options")["options"].(map[string]any)
-		for _, name := range []string{"image", "worker_cores", "worker_cores_limit", "worker_memory"} {
-			if _, ok := options[name]; !ok {
-				t.Errorf("cluster option %s is missing: %v", name, options)
-			}
-		}
-		if options["image"] != worker {
-			t.Errorf("the default image is %v, not %s", options["image"], worker)
-		}
+		user := startClient(t, python, "--import", "pystac")
+		same(t, "cluster options", map[string]any{"worker_cores_limit": 1.0, "worker_cores": 0.2, "worker_memory": "512 M",
+			"image": worker}, user.next(t, "options")["options"])
 		said := user.next(t, "answer")
 		if said["answer"] != said["expected"] {
 			t.Errorf("the computation gave %v, not %v", said["answer"], said["expected"])
@@ -58,9 +53,25 @@ func TestPlatform(t *testing.T) {
 		user.finish(t)
 	})
 
+	step(t, "what the documentation says to type beside it", func(t *testing.T) {
+		bin := filepath.Dir(python)
+		for _, block := range documented(t, "platform") {
+			p.document(t, block, "VIRTUAL_ENV="+filepath.Dir(bin), "PATH="+bin+":"+os.Getenv("PATH"), "DEVLOOP_FOLLOW=false")
+		}
+	})
+
 	step(t, "options set by hand", func(t *testing.T) {
-		user := startClient(t, python, gateway, "--workers", "2",
+		user := startClient(t, python, "--workers", "2",
+			"--refused", "worker_cores=-1", "--refused", "worker_cores_limit=nan", "--refused", "worker_memory=2Gi",
+			"--refused", "worker_memory=", "--refused", "image= ",
 			"--set", "worker_cores=0.1", "--set", "worker_cores_limit=0.5", "--set", "worker_memory=400M")
+		for _, why := range []string{
+			"worker_cores must be a number above 0, got -1.0", "worker_cores_limit must be a number above 0, got nan",
+			`worker_memory must be like "1 G" or "512 M", got '2Gi'`, `worker_memory must be like "1 G" or "512 M", got ''`,
+			"image must be the name of an image, got ' '",
+		} {
+			same(t, "what the gateway refuses", why, user.next(t, "refused")["refused"])
+		}
 		user.next(t, "workers")
 		for _, pod := range daskPods(t, cluster, worker, 3) {
 			if pod.Labels["app.kubernetes.io/component"] != "dask-worker" {
@@ -114,13 +125,22 @@ print(app.backend_class(parent=app).scheduler_api_retries)`)
 		index := startIndex(t, library)
 		p.write(t, "ca.pem", index.ca)
 		p.write(t, "pip.conf", "[global]\nindex-url = "+index.url+"\ncert = /run/secrets/ca.pem\n")
-		d.replace(t, "requirements.txt", "loguru==0.7.2", "loguru==99.99.99").fails(t, `loguru==99\.99\.99`)
+		// The stand-in for the base image has this machine's certificates in variables, which count
+		// more than pip.conf.
+		for _, dockerfile := range []string{"Dockerfile.worker", "Dockerfile.client"} {
+			p.edit(t, dockerfile, "COPY requirements.txt /opt/platform/\nRUN --mount",
+				"COPY requirements.txt /opt/platform/\nENV PIP_CERT= REQUESTS_CA_BUNDLE=\nRUN --mount")
+		}
+		c := d.replace(t, "requirements.txt", "loguru==0.7.2", "loguru==99.99.99")
+		c.fails(t, `loguru==99\.99\.99`)
+		c.happens(t, on(event.RunStarts).with("changes", `requirements\.txt  ~ loguru 0\.7\.2 → 99\.99\.99`))
 		same(t, "revisions", before, revisions(t, cluster))
 
-		c := d.replace(t, "requirements.txt", "loguru==99.99.99", "loguru==0.7.2\n"+library+"==1.0")
+		c = d.replace(t, "requirements.txt", "loguru==99.99.99", "loguru==0.7.2\n"+library+"==1.0")
+		c.happens(t, on(event.RunStarts).with("changes", `requirements\.txt  \+ `+library+` 1\.0`)) // since it was well
 		c.arrives(t)
 		worker, client = d.image(t, c.since, "worker"), d.image(t, c.since, "daskclient")
-		user := startClient(t, python, gateway, "--import", library, "--workers", "2")
+		user := startClient(t, python, "--import", library, "--workers", "2")
 		same(t, "what the workers have", []any{"1.0"}, user.next(t, "versions")["versions"])
 		user.next(t, "workers")
 		daskPods(t, cluster, worker, 3)
@@ -142,8 +162,9 @@ print(app.backend_class(parent=app).scheduler_api_retries)`)
 	step(t, "values that the chart does not take, then mended", func(t *testing.T) {
 		before := revisions(t, cluster)
 		const key = "completedClusterMaxAge: "
-		d.replace(t, values, key+"600", key+"soon").
-			fails(t, values+`:\d+:3: release dask-gateway: value controller.completedClusterMaxAge: got string, want number`)
+		c := d.replace(t, values, key+"600", key+"soon")
+		c.happens(t, on(event.RunStarts).with("changes", `values\.yaml  ~ controller\.completedClusterMaxAge$`))
+		c.fails(t, values+`:\d+:3: release dask-gateway: value controller.completedClusterMaxAge: got string, want number`)
 		d.replace(t, values, key+"soon", key+"600").arrives(t)
 		same(t, "revisions", before, revisions(t, cluster))
 	})
@@ -158,7 +179,7 @@ print(app.backend_class(parent=app).scheduler_api_retries)`)
 	})
 
 	step(t, "Ctrl+C leaves nothing but images", func(t *testing.T) {
-		user := startClient(t, python, gateway, "--workers", "1") // and the cluster is not shut down by its user
+		user := startClient(t, python, "--workers", "1") // and the cluster is not shut down by its user
 		user.next(t, "workers")
 		user.kill()
 		always.finish(t, replacing(d.log(0)))
@@ -173,7 +194,8 @@ print(app.backend_class(parent=app).scheduler_api_retries)`)
 	skaffold, err := os.ReadFile(filepath.Join("testdata", "skaffold.yaml"))
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(p.dir, "skaffold.yaml"), skaffold, 0o644))
-	p.env = append(p.env, "DEVLOOP_SET=buildIn=host") // the node reaches no index of packages
+	p.env = append(p.env, "DEVLOOP_SET=buildIn=host", // the node reaches no index of packages
+		"DEVLOOP_PROFILE=") // which the skaffold.yaml does not have
 	var stays map[string]int
 
 	step(t, "devloop run, by a skaffold.yaml, builds nothing again", func(t *testing.T) {
@@ -185,7 +207,8 @@ print(app.backend_class(parent=app).scheduler_api_retries)`)
 			}
 		}
 		stays = revisions(t, cluster)
-		reachesGateway(t, once.image(t, 0, "worker"))
+		worker = once.image(t, 0, "worker")
+		reachesGateway(t, worker)
 	})
 
 	step(t, "without a devloop that runs", func(t *testing.T) {
@@ -200,10 +223,43 @@ print(app.backend_class(parent=app).scheduler_api_retries)`)
 		noCanary(t, cluster)
 	})
 
+	step(t, "another folder does not take the platform over", func(t *testing.T) {
+		_, log := newProject(t, platform).call(t, 1, "run")
+		if !strings.Contains(log, "was not made by devloop for the project ") {
+			t.Errorf("devloop run says\n%s", log)
+		}
+		same(t, "revisions", stays, revisions(t, cluster))
+	})
+
 	step(t, "--cleanup=false leaves the platform", func(t *testing.T) {
 		d := p.start(t, "--cleanup=false")
 		d.await(t, 0, ready)
 		same(t, "revisions, though nothing has changed,", stays, revisions(t, cluster))
+		step(t, "without the profile for small machines, a worker has a core and 1 G", func(t *testing.T) {
+			same(t, "cluster options", []option{
+				{"worker_cores_limit", "Worker Cores Limit", 1.0},
+				{"worker_cores", "Worker Cores", 1.0},
+				{"worker_memory", "Worker Memory", "1 G"},
+				{"image", "Worker Image", worker},
+			}, clusterOptions(t))
+			for _, c := range []struct {
+				set           []string
+				cores, memory int64
+			}{
+				{nil, 1000, 1 << 30},
+				{[]string{"--set", "worker_cores_limit=2", "--set", "worker_memory=2 G"}, 1000, 2 << 30},
+			} {
+				user := startClient(t, python, append([]string{"--workers", "1"}, c.set...)...)
+				user.next(t, "workers")
+				for _, pod := range daskPods(t, cluster, worker, 2) {
+					if asks := pod.Spec.Containers[0].Resources.Requests; pod.Labels["app.kubernetes.io/component"] == "dask-worker" {
+						same(t, "CPU and memory of "+pod.Name, []int64{c.cores, c.memory},
+							[]int64{asks.Cpu().MilliValue(), asks.Memory().Value()})
+					}
+				}
+				user.finish(t)
+			}
+		})
 		d.replace(t, "deploy/dask-session/values.yaml", "cpu: 50m", "cpu: 51m").arrives(t)
 		onlySession(t, stays, revisions(t, cluster))
 		stays = revisions(t, cluster)
@@ -258,6 +314,28 @@ import os
 from dask_gateway import Gateway
 print(Gateway(os.environ['DASK_GATEWAY_URL']).cluster_options().image)"; id -u`)
 	same(t, "what the client pod says", worker+"\n"+worker+"\n1000\n", out)
+}
+
+// option is one of the gateway's cluster options, as its users see it.
+type option struct {
+	Field, Label string
+	Default      any
+}
+
+// clusterOptions asks the gateway for its options, in their order.
+func clusterOptions(t *testing.T) []option {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, gateway+"/api/v1/options", nil)
+	must(t, err)
+	request.SetBasicAuth("ada", "")
+	response, err := http.DefaultClient.Do(request)
+	must(t, err)
+	defer func() { _ = response.Body.Close() }()
+	var answer struct {
+		Options []option `json:"cluster_options"`
+	}
+	must(t, json.NewDecoder(response.Body).Decode(&answer))
+	return answer.Options
 }
 
 // replacing excuses answers of traefik's own that came while the gateway's pod was replaced: from

@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 
 // row is a line of the table: its repository, and what devloop does.
 var row = regexp.MustCompile(
-	`(?m)^\|[^|]*\]\(\.\./test/skaffold/repositories/([a-z0-9-]+)\.txtar\).*\| (works|told|refused): [^|]*\|$`)
+	`(?m)^\|[^|]*\]\(\.\./test/skaffold/repositories/([a-z0-9-]+)\.txtar\).*\| (works|warns|refused): [^|]*\|$`)
 
 func TestTable(t *testing.T) {
 	text, err := os.ReadFile("../../docs/skaffold.md")
@@ -148,7 +148,7 @@ func run(t *testing.T, archive string) (class string) {
 		for _, note := range c.Notes {
 			level := "INFO"
 			if !note.Harmless {
-				class, level = "told", "WARN"
+				class, level = "warns", "WARN"
 			}
 			got["notes"] += level + " " + note.String() + "\n"
 		}

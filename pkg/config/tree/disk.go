@@ -57,6 +57,15 @@ func siblings(full, path string) []string {
 	return names
 }
 
+// SimilarFile returns the name of what lies in the folder of path, absolute, if name, which is
+// missing there, is a typo of it; "" if there is nothing.
+func SimilarFile(name, path string) string {
+	if similar := Similar(name, siblings(path, name)); IsTypo(name, similar) {
+		return similar
+	}
+	return ""
+}
+
 // Abs returns path, relative to dir, as an absolute path.
 func Abs(dir, path string) string {
 	if filepath.IsAbs(path) {

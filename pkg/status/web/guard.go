@@ -4,16 +4,20 @@ package web
 // that is open in a browser, can send a request to a loopback port. Only the user can read the log,
 // so what is in the log lets in: an address with a token, which a browser exchanges for a cookie,
 // and other programs send in a header. What other web pages have the browser send is known by its
-// headers.
+// headers. All users of the machine can read the command line of a browser, so one that devloop
+// starts gets a ticket instead.
 
 import (
+	"crypto/rand"
 	"crypto/subtle"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // actHeader is required for actions, with any value: a page of another origin cannot set it.
@@ -27,6 +31,11 @@ const tokenParameter = "token"
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
+// permissions lets the page copy to the clipboard. Whether it may notify is the user's to say, in
+// the browser; all else that a header can forbid is of no use to it.
+const permissions = "clipboard-write=(self), clipboard-read=(), camera=(), display-capture=(), geolocation=(), " +
+	"microphone=(), midi=(), payment=(), publickey-credentials-get=(), serial=(), usb=()"
+
 // howToEnter is the answer to a request without the token of this process.
 const howToEnter = "devloop shows this to its user alone: open the address that its log shows, " +
 	"which ends in /?token=…; devloop status prints it again"
@@ -35,6 +44,38 @@ const howToEnter = "devloop shows this to its user alone: open the address that 
 // port).
 func (s *Site) Address(host string) *url.URL {
 	return &url.URL{Scheme: "http", Host: host, Path: "/", RawQuery: url.Values{tokenParameter: {s.token}}.Encode()}
+}
+
+// ticketLife is how long a browser has until it uses a ticket.
+const ticketLife = time.Minute
+
+// Ticket returns what lets in once, within ticketLife, in the place of the token.
+func (s *Site) Ticket() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.tickets, func(_ string, ends time.Time) bool { return time.Now().After(ends) })
+	ticket := rand.Text()
+	s.tickets[ticket] = time.Now().Add(ticketLife)
+	return ticket
+}
+
+// WithTicket returns an address of the page with a ticket in the place of the token.
+func WithTicket(address, ticket string) (string, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "", err
+	}
+	u.RawQuery = url.Values{tokenParameter: {ticket}}.Encode()
+	return u.String(), nil
+}
+
+// punch uses a ticket up, and reports whether it was good.
+func (s *Site) punch(ticket string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ends, known := s.tickets[ticket]
+	delete(s.tickets, ticket)
+	return known && time.Now().Before(ends)
 }
 
 // Token returns the secret in Address, which no other text may show.
@@ -50,6 +91,7 @@ func (s *Site) guard(port int, own http.Handler, public map[string]http.Handler)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
+		h.Set("Permissions-Policy", permissions)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
@@ -60,8 +102,10 @@ func (s *Site) guard(port int, own http.Handler, public map[string]http.Handler)
 		}
 		byCookie := slices.ContainsFunc(r.CookiesNamed(cookie), func(c *http.Cookie) bool { return s.isToken(c.Value) })
 		byHeader := s.isToken(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+		shown := r.URL.Query().Get(tokenParameter)
 		switch read := r.Method == http.MethodGet || r.Method == http.MethodHead; {
-		case read && r.URL.Path == "/" && s.isToken(r.URL.Query().Get(tokenParameter)):
+		case read && r.URL.Path == "/" && s.isToken(shown),
+			r.Method == http.MethodGet && r.URL.Path == "/" && s.punch(shown):
 			http.SetCookie(w, &http.Cookie{Name: cookie, Value: s.token, Path: s.path, HttpOnly: true,
 				SameSite: http.SameSiteStrictMode})
 			s.redirect(w, r)

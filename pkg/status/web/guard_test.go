@@ -184,6 +184,50 @@ func TestLinkOfAnotherSiteLetsIn(t *testing.T) {
 	}
 }
 
+// A ticket lets one browser in, soon, and to nothing but the page.
+func TestTicket(t *testing.T) {
+	site, _, _ := testSite(t)
+	server := serve(t, site, "")
+	open := func(ticket string) string {
+		address, err := WithTicket(site.Address(server.Listener.Addr().String()).String(), ticket)
+		if err != nil || strings.Contains(address, site.Token()) {
+			t.Fatalf("%s, %v", address, err)
+		}
+		return address
+	}
+	first, second, late := site.Ticket(), site.Ticket(), site.Ticket()
+	for _, request := range []struct{ method, address, header string }{
+		{"HEAD", open(first), ""},
+		{"GET", open(first) + "x", ""},
+		{"GET", server.URL + "/api/state?token=" + first, ""},
+		{"GET", server.URL + "/api/state", "Bearer " + first},
+	} {
+		if got := fetch(t, visitor(t), request.method, request.address, "Authorization", request.header); got.code != 403 {
+			t.Errorf("%v: %d", request, got.code)
+		}
+	}
+	for _, ticket := range []string{second, first} {
+		client := visitor(t)
+		if got := fetch(t, client, "GET", open(ticket)); got.code != 200 || strings.Contains(got.at, ticket) {
+			t.Errorf("a ticket: %d at %s", got.code, got.at)
+		}
+		if got := fetch(t, client, "GET", server.URL+site.path+"api/state"); got.code != 200 {
+			t.Errorf("who has entered with it: %d", got.code)
+		}
+		if got := fetch(t, visitor(t), "GET", open(ticket)); got.code != 403 || got.text != howToEnter+"\n" {
+			t.Errorf("once more: %d %s", got.code, got.text)
+		}
+	}
+	site.tickets[late] = time.Now()
+	if got := fetch(t, visitor(t), "GET", open(late)); got.code != 403 {
+		t.Errorf("later: %d", got.code)
+	}
+	site.tickets[late] = time.Now()
+	if site.Ticket(); len(site.tickets) != 1 {
+		t.Errorf("old ones are kept: %v", site.tickets)
+	}
+}
+
 // A devloop that takes the place of another has another token: a page that is still open is sent
 // how to get in.
 func TestRestartedDevloop(t *testing.T) {

@@ -17,7 +17,9 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -29,8 +31,9 @@ var assets embed.FS
 
 // Actions are what a user may ask of the loop. They must not block.
 type Actions struct {
-	Rebuild func()
-	Pause   func(paused bool)
+	Rebuild        func()
+	RebuildRelease func(name string)
+	Pause          func(paused bool)
 }
 
 // Question finds something out when it is asked. The answer becomes JSON, an error its text.
@@ -52,12 +55,16 @@ type Site struct {
 	end   context.CancelFunc
 
 	writeTimeout time.Duration // for a write to a reader of a stream
+
+	mu      sync.Mutex
+	tickets map[string]time.Time // that nobody has used yet, and when they end
 }
 
 // New returns the Site of a board; metrics may be nil. Handlers report failures to stage.
 func New(board *status.Board, metrics *Metrics, actions Actions, stage event.Stage) *Site {
 	s := &Site{board: board, metrics: metrics, actions: actions, stage: stage, token: rand.Text(),
-		path: "/" + rand.Text() + "/", boot: rand.Text()[:8], writeTimeout: writeTimeout}
+		path: "/" + rand.Text() + "/", boot: rand.Text()[:8], writeTimeout: writeTimeout,
+		tickets: map[string]time.Time{}}
 	s.ended, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -156,6 +163,7 @@ func (s *Site) routes() *http.ServeMux {
 	mux.HandleFunc("GET /api/stream", withLimit(slots, s.stream))
 	mux.HandleFunc("GET /api/events", withLimit(slots, s.events))
 	mux.HandleFunc("POST /api/rebuild", act(func() { s.actions.Rebuild() }))
+	mux.HandleFunc("POST /api/rebuild/{release}", s.rebuildRelease)
 	mux.HandleFunc("POST /api/pause", act(func() { s.actions.Pause(true) }))
 	mux.HandleFunc("POST /api/resume", act(func() { s.actions.Pause(false) }))
 	if s.metrics != nil {
@@ -171,6 +179,25 @@ func act(action func()) http.HandlerFunc {
 		action()
 		w.WriteHeader(http.StatusNoContent)
 	}
+}
+
+// rebuildRelease asks for a run of one release of devloop.yaml.
+func (s *Site) rebuildRelease(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("release")
+	var known []string
+	for _, release := range s.board.State().Releases {
+		known = append(known, release.Name)
+	}
+	if !slices.Contains(known, name) {
+		there := "there are none"
+		if len(known) > 0 {
+			there = "there are: " + strings.Join(known, ", ")
+		}
+		http.Error(w, fmt.Sprintf("no release is called %.64q; %s", name, there), http.StatusNotFound)
+		return
+	}
+	s.actions.RebuildRelease(name)
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // asset serves an embedded file. Browsers revalidate it each time: a newer devloop may have the

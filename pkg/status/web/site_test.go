@@ -23,7 +23,8 @@ type asked []string
 
 func (a *asked) actions() Actions {
 	return Actions{
-		Rebuild: func() { *a = append(*a, "rebuild") },
+		Rebuild:        func() { *a = append(*a, "rebuild") },
+		RebuildRelease: func(name string) { *a = append(*a, "rebuild of "+name) },
 		Pause: func(paused bool) {
 			if paused {
 				*a = append(*a, "pause")
@@ -155,6 +156,37 @@ func TestActions(t *testing.T) {
 	}
 }
 
+func TestRunOfOneRelease(t *testing.T) {
+	site, board, asked := testSite(t)
+	ask := func(name string) *httptest.ResponseRecorder {
+		return answer(site.Handler(testPort), ofPage(site, request("POST", "/api/rebuild/"+name, actHeader, "1")))
+	}
+	if w := ask("web"); w.Code != 404 || !strings.Contains(w.Body.String(), `no release is called "web"; there are none`) {
+		t.Errorf("before any is known: %d %s", w.Code, w.Body)
+	}
+	board.Sink(event.Event{Stage: event.ConfigStage, Phase: event.Detailed, Message: event.ConfigRead,
+		Payload: event.Config{
+			Releases: event.Releases{{Namespace: "shop", Name: "web"}, {Namespace: "shop", Name: "api"}}}})
+	if w := ask("web"); w.Code != 204 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	for _, name := range []string{"wbe", "%20web", "web%2Fapi", strings.Repeat("x", 9000)} {
+		w := ask(name)
+		if w.Code != 404 || !strings.HasSuffix(w.Body.String(), "; there are: web, api\n") || w.Body.Len() > 400 {
+			t.Errorf("%.20s: %d %.300s", name, w.Code, w.Body)
+		}
+	}
+	if w := answer(site.Handler(testPort), ofPage(site, request("POST", "/api/rebuild/web"))); w.Code != 403 {
+		t.Errorf("not by the page's script: %d", w.Code)
+	}
+	if w := answer(site.Handler(testPort), request("POST", "/api/rebuild/web", actHeader, "1")); w.Code != 403 {
+		t.Errorf("by a stranger: %d", w.Code)
+	}
+	if got := strings.Join(*asked, ", "); got != "rebuild of web" {
+		t.Errorf("asked for %s", got)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	site, _, asked := testSite(t)
 	rebuild := []string{actHeader, "1"}
@@ -199,8 +231,8 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: it is not said why: %q", test.name, text)
 		}
 		for name, want := range map[string]string{
-			"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-			"Cross-Origin-Resource-Policy": "same-origin",
+			"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff",
+			"Permissions-Policy": permissions, "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin",
 		} {
 			if got := w.Header().Get(name); got != want {
 				t.Errorf("%s: %s is %q", test.name, name, got)

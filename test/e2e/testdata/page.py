@@ -1,6 +1,7 @@
 """Somebody who looks at devloop's page, in a real browser. Does what it is told by lines of JSON, and answers each with one.
 
-Usage: page.py URL, with playwright and axe-playwright-python installed. The browser is Chromium: $CHROMIUM, or /usr/bin/chromium.
+Usage: page.py [--firefox] URL, with what ../browser.txt names installed. The browser is Chromium: $CHROMIUM, or /usr/bin/chromium; or Firefox:
+$FIREFOX, or /usr/bin/firefox-esr, which has no offline, hover and media, and prefers light.
 
 A command is {"do": NAME, ...}, an answer {"done": NAME, "value": ...} or {"failed": NAME, "error": ...}. The first answer, without a
 command, says that the page is open. The commands and what they take:
@@ -15,6 +16,7 @@ command, says that the page is open. The commands and what they take:
     evaluate script                              the value of an expression
     media dark reduced_motion                    what the user prefers
     size width height     screenshot path [width height dark full]
+    grant_notifications                          as a user allows them when asked
     console_errors                               those since the last time, what the policy blocked and failed requests among them
     a11y                                         what axe-core has to say against the page: rule, impact, elements
     quit
@@ -27,9 +29,12 @@ import sys
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Error, expect, sync_playwright
 
+from firefox import Failed, Firefox
+
 LONG_ENOUGH = 8 * 60 * 1000  # for every wait: how fast the page is, is not measured here
 
 parser = argparse.ArgumentParser()
+parser.add_argument("--firefox", action="store_true")
 parser.add_argument("url")
 args = parser.parse_args()
 
@@ -118,28 +123,47 @@ class User:
         self.media(dark)
         self.page.screenshot(path=path, full_page=full)
 
+    def grant_notifications(self):
+        self.page.context.grant_permissions(["notifications"])
+
     def console_errors(self):
         errors, self.errors = self.errors, []
         return errors
 
     def a11y(self):
-        found = Axe().run(self.page).response["violations"]
-        return [{"rule": v["id"], "impact": v["impact"], "help": v["help"], "elements": [node["html"][:200] for node in v["nodes"]]} for v in found]
+        return Axe().run(self.page).response["violations"]
 
 
-expect.set_options(timeout=LONG_ENOUGH)
-with sync_playwright() as playwright:
-    browser = playwright.chromium.launch(
-        executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"] if os.getuid() == 0 else [])
-    user = User(browser)
-    say(done="open", value=user.page.title())
+def violations(found):
+    return [{"rule": v["id"], "impact": v["impact"], "help": v["help"], "elements": [node["html"][:200] for node in v["nodes"]]} for v in found]
+
+
+def obey(user):
+    say(done="open", value=user.evaluate("document.title"))
     while line := sys.stdin.readline():
         command = json.loads(line)
         name = command.pop("do")
         if name == "quit":
             break
         try:
-            say(done=name, value=getattr(user, name)(**command))
-        except (AssertionError, AttributeError, Error, TypeError) as error:
+            value = getattr(user, name)(**command)
+            say(done=name, value=violations(value) if name == "a11y" else value)
+        except (AssertionError, AttributeError, Error, Failed, TimeoutError, TypeError) as error:
             say(failed=name, error=str(error))
+
+
+if args.firefox:
+    user = Firefox(os.environ.get("FIREFOX", "/usr/bin/firefox-esr"), LONG_ENOUGH / 1000)
+    try:
+        user.goto(args.url)
+        obey(user)
+    finally:
+        user.close()
+    sys.exit()
+
+expect.set_options(timeout=LONG_ENOUGH)
+with sync_playwright() as playwright:
+    browser = playwright.chromium.launch(
+        executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"] if os.getuid() == 0 else [])
+    obey(User(browser))
     browser.close()

@@ -3,14 +3,21 @@ import { byId } from "./dom.js";
 import { seconds } from "./format.js";
 import * as chart from "./chart.js";
 import * as cluster from "./cluster.js";
+import * as dask from "./dask.js";
+import * as dock from "./dock.js";
+import * as favicon from "./favicon.js";
 import * as header from "./header.js";
 import * as images from "./images.js";
+import * as issue from "./issue.js";
 import * as libraries from "./libraries.js";
 import * as logs from "./logs.js";
+import * as notify from "./notify.js";
+import * as pods from "./pods.js";
 import * as run from "./run.js";
 import * as stream from "./stream.js";
 import * as tip from "./tip.js";
 
+let latest = null; // State
 let current = null; // the run under way, or the last one
 let runs = []; // that ended
 let chosen = ""; // key of the one of them that is looked at, "" for the current one
@@ -22,6 +29,7 @@ function show() {
     chosen = "";
   }
   run.show(other ?? current, Boolean(other));
+  header.trouble("chosen", other ?? null); // that of the current run stands first on the page
 }
 
 function choose(next) {
@@ -41,35 +49,61 @@ function announce() {
 
 stream.connect({
   connected: () => header.connected(true),
-  lost: () => header.connected(false),
-  locked: header.locked,
-  line: logs.add,
+  lost() {
+    header.connected(false);
+    favicon.lost("lost");
+  },
+  locked() {
+    header.locked();
+    favicon.lost("ended");
+  },
+  line(event) {
+    logs.add(event);
+    dock.line(event);
+  },
   gap: (missed) => logs.gap(missed.lines),
   runs(list) {
     runs = list.map(run.whole);
+    cluster.runs(runs);
+    if (latest) {
+      cluster.show(latest, current); // when a release was changed last
+    }
     show();
     chart.show(runs, chosen);
   },
   state(state) {
+    latest = state;
     current = state.run ? run.whole(state.run) : null;
-    header.show(state);
+    header.show(state, current);
+    favicon.show(state);
+    issue.know(state);
+    issue.show(current);
     show();
+    notify.show(current, state.project);
     announce();
     images.show(state.images ?? [], state.pods ?? [], state.chain);
     libraries.show(state.libraries);
-    cluster.show(state);
+    cluster.show(state, current);
+    dask.show(state);
   },
 });
 
 chart.onChoose(choose);
-cluster.onLog(logs.only);
+pods.onLog((pod) => {
+  dock.opened();
+  logs.only(pod);
+});
 
 setInterval(run.tick, 250);
 setInterval(() => {
-  images.tick();
-  libraries.tick();
-  cluster.tick();
+  [header, images, libraries, cluster, dask, pods].forEach((part) => part.tick());
 }, 1000);
+
+// What was opened stays so over a reload.
+for (const node of document.querySelectorAll("details[id]")) {
+  node.open = sessionStorage.getItem(`devloop-open-${node.id}`) === "yes";
+  node.addEventListener("toggle", () => sessionStorage.setItem(`devloop-open-${node.id}`, node.open ? "yes" : "no"));
+}
 
 byId("run-back").addEventListener("click", () => choose(null));
 
@@ -80,7 +114,11 @@ byId("help-close").addEventListener("click", () => help.close());
 const keys = {
   r: () => byId("rebuild").click(),
   p: () => byId("pause").click(),
-  "/": logs.focusSearch,
+  l: dock.turn,
+  "/": () => {
+    dock.opened();
+    logs.focusSearch();
+  },
   "?": () => help.showModal(),
 };
 

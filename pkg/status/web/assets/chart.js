@@ -1,13 +1,13 @@
 // The last runs: a bar for each, made of its stages, to choose one by; a table of the same; and where the time goes.
 import { byId, h, keep, mark, markAs, outcomeMark, say, set, svg } from "./dom.js";
 import { count, date, seconds } from "./format.js";
-import { keyOf, why } from "./run.js";
+import { keyOf, why, whyAndWhat } from "./run.js";
 import { tip } from "./tip.js";
-import { drawnAs, nice, stages } from "./waterfall.js";
+import { drawnAs, nice, parts, stages } from "./waterfall.js";
 
 const slots = 50; // runs that fit: as many as devloop keeps
-const height = 190;
-const margin = { top: 26, right: 6, bottom: 20, left: 44 };
+const height = 116;
+const margin = { top: 20, right: 6, bottom: 20, left: 44 };
 
 const box = byId("chart");
 const inks = ["succeeded", "failed", "superseded", "interrupted"];
@@ -31,7 +31,7 @@ export function show(all, selected) {
   chosen = selected;
   say(byId("runs-note"), runs.length > 0 ? count(runs.length, "run") : "");
   byId("runs-empty").hidden = runs.length > 0;
-  for (const part of [box, byId("legend"), byId("runs-details")]) {
+  for (const part of [box, byId("runs-details")]) {
     part.hidden = runs.length === 0;
   }
   draw();
@@ -40,15 +40,6 @@ export function show(all, selected) {
 }
 
 new ResizeObserver(() => draw()).observe(box);
-
-// parts are the stages of a run, shrunk to its length: stages overlap.
-function parts(run) {
-  const known = run.stages.filter((stage) => stage.seconds > 0);
-  const sum = known.reduce((n, stage) => n + stage.seconds, 0);
-  const by = sum > run.seconds ? run.seconds / sum : 1;
-  const list = known.map((stage) => ({ name: stage.name, seconds: stage.seconds * by }));
-  return sum < run.seconds ? [...list, { name: "other", seconds: run.seconds - sum }] : list;
-}
 
 // top is where the axis ends. A first start takes minutes and a change seconds: bars beyond are cut, and show it.
 function top() {
@@ -117,7 +108,7 @@ function bar(run, x, slot, gap, y, end) {
   node.addEventListener("click", () => choose(run));
   tip(node, () => ({
     title: `Run ${run.number}`,
-    rows: [["outcome", run.outcome], ["why", why(run)], ["started", date(run.started)], ["took", `${run.seconds.toFixed(3)} s`],
+    rows: [["outcome", run.outcome], ["why", whyAndWhat(run)], ["started", date(run.started)], ["took", `${run.seconds.toFixed(3)} s`],
       ...run.stages.map((stage) => [stage.name, `${stage.seconds.toFixed(3)} s`]), ["error", run.error]],
   }));
   return node;
@@ -150,7 +141,7 @@ function list() {
     markAs(sign, outcomeMark(run.outcome));
     const pick = h("button", { class: "plain" }, `Run ${run.number}`);
     pick.addEventListener("click", () => choose(run));
-    return h("tr", {}, h("th", { scope: "row" }, pick), h("td", {}, date(run.started)), h("td", {}, why(run)), outcome,
+    return h("tr", {}, h("th", { scope: "row" }, pick), h("td", {}, date(run.started)), h("td", {}, whyAndWhat(run)), outcome,
       h("td", { class: "number" }, seconds(run.seconds)),
       h("td", { class: "quiet" }, run.stages.map((stage) => `${stage.name} ${seconds(stage.seconds)}`).join(", ")));
   }, (node, run) => set(node, "aria-current", keyOf(run) === chosen));

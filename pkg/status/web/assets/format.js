@@ -15,6 +15,12 @@ export function age(s) {
   return `${Math.floor(s / 86400)} d`;
 }
 
+// ago is how long ago something was, roughly: what is looked at all day should not tick.
+export function ago(time, now) {
+  const s = (now - time) / 1000;
+  return `${age(s < 100 ? s : s < 36000 ? s - (s % 60) : s).replace(/ 0 s$/, "")} ago`;
+}
+
 export function bytes(n) {
   for (const unit of ["B", "kB", "MB", "GB"]) {
     if (n < 999.5 || unit === "GB") return unit === "B" || n >= 99.95 ? `${Math.round(n)} ${unit}` : `${n.toFixed(1)} ${unit}`;
@@ -60,3 +66,19 @@ export const listed = (names) => (names.length > 1 ? `${names.slice(0, -1).join(
 
 // count says how many of something there are.
 export const count = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+
+// loopback is a URL of a page on this machine, and "" for all else: only such data becomes a link.
+export function loopback(text) {
+  if (!URL.canParse(text ?? "")) {
+    return "";
+  }
+  const url = new URL(text);
+  const here = ["localhost", "[::1]"].includes(url.hostname) || /^127\.\d+\.\d+\.\d+$/.test(url.hostname);
+  return here && /^https?:$/.test(url.protocol) && !url.username && !url.password ? url.href : "";
+}
+
+// address is how a forward reads, and where its link leads, "" if a browser cannot show what answers.
+export function address(forward) {
+  const href = loopback(forward.url);
+  return { href, text: href ? new URL(href).host + new URL(href).pathname.replace(/\/$/, "") : forward.local };
+}

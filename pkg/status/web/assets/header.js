@@ -1,20 +1,11 @@
 // What is always in sight: whose devloop it is, how it stands, and what can be asked of it.
+import { commandOf, offer } from "./copy.js";
 import { byId, markAs, say } from "./dom.js";
-import { clock, date } from "./format.js";
+import { ago, clock, count, date } from "./format.js";
+import { whyAndWhat } from "./run.js";
+import { now } from "./stream.js";
 
 const healthMarks = { starting: "idle", working: "busy", healthy: "good", failed: "bad", degraded: "warn", ending: "end" };
-
-// What the icon in the browser's tab is made of: as the marks, and readable on tabs of both themes.
-const icons = {
-  starting: "<circle cx='8' cy='8' r='6' fill='none' stroke='#8a94a3' stroke-width='2.5'/>",
-  working: "<path d='M8 2a6 6 0 1 1-6 6' fill='none' stroke='#4f74e8' stroke-width='3' stroke-linecap='round'/>",
-  healthy: "<circle cx='8' cy='8' r='7.5' fill='#1f9d61'/><path d='M4.6 8.3 7 10.6 11.5 5.6' fill='none' stroke='#fff' stroke-width='2'/>",
-  failed: "<rect x='.8' y='.8' width='14.4' height='14.4' rx='3.5' fill='#d83a40'/><path d='M5 5l6 6M11 5l-6 6' stroke='#fff' stroke-width='2'/>",
-  degraded: "<path d='M8 1 15.6 14.6H.4z' fill='#c98511'/><path d='M8 6v4M8 11.5v1' stroke='#fff' stroke-width='2'/>",
-  ending: "<circle cx='8' cy='8' r='6' fill='none' stroke='#8a94a3' stroke-width='2'/><rect x='5.5' y='5.5' width='5' height='5' fill='#8a94a3'/>",
-};
-
-const signs = { starting: "○", working: "◌", healthy: "✓", failed: "✕", degraded: "▲", ending: "■" };
 
 const rebuild = byId("rebuild");
 const pause = byId("pause");
@@ -24,13 +15,44 @@ let announced = ""; // the health that was last announced
 // first is the first line.
 const first = (text = "") => text.split("\n")[0];
 
-// underWay is what a run does just now.
-const underWay = (run) =>
-  (run?.spans ?? []).filter((span) => span.outcome === "running" && !span.kind).map((span) => `${span.stage} ${span.about ?? ""}`.trim()).join(" · ");
+const words = { __proto__: null, healthy: "ready" };
 
-// show shows the State's head.
-export function show(state) {
+// word is how it stands, in a word or two.
+const word = (state) => (state.away ? `cluster ${state.away.state}` : words[state.health] ?? (state.health || "starting"));
+
+// underWay is what a run does just now: build worker 3/7.
+function underWay({ run, images }) {
+  return (run?.spans ?? []).filter((span) => span.outcome === "running" && !span.kind).map((span) => {
+    const image = (images ?? []).find((one) => one.name === span.about && one.total && span.stage === "build");
+    return [span.stage, span.about, image && `${image.done ?? 0}/${image.total}`].filter(Boolean).join(" ");
+  }).join(" · ");
+}
+
+// reason is what there is to say beside the word.
+function reason(state) {
+  if (state.away) {
+    return first(state.away.hint || state.away.reason);
+  }
+  return first(state.reason) || (state.health === "healthy" ? proven(state) : underWay(state));
+}
+
+// proven is what was looked at, and what still differs.
+function proven({ chain, libraries, oldClusters }) {
+  const differ = libraries?.differences?.length ?? 0;
+  const old = oldClusters?.length ?? 0;
+  return [
+    chain && !chain.error && !chain.outdated ? `proven ${ago(Date.parse(chain.checked), now())}` : "",
+    libraries && !libraries.outdated ? (differ ? `▲ ${differ} of ${count(libraries.libraries, "library differs", "libraries differ")}` : `${count(libraries.libraries, "library", "libraries")} the same`) : "",
+    old ? `▲ ${count(old, "Dask cluster runs", "Dask clusters run")} an older image` : "",
+  ].filter(Boolean).join(" · ");
+}
+
+let shown = null;
+
+// show shows the State's head, and what went wrong; run is the current one.
+export function show(state, run) {
   const health = state.health || "starting";
+  shown = state;
   paused = state.paused;
   say(byId("project"), state.project || "devloop");
   say(byId("cluster"), [state.cluster, state.part && `only ${state.part.join(", ")}`].filter(Boolean).join(" · "));
@@ -38,21 +60,49 @@ export function show(state) {
   say(byId("since"), state.project ? `since ${date(state.started)}` : "");
   byId("health").dataset.health = health;
   markAs(byId("health-mark"), healthMarks[health] ?? "idle");
-  say(byId("health-word"), health);
-  say(byId("reason"), [paused ? "paused: changes wait" : "", first(state.reason) || underWay(state.run)].filter(Boolean).join(" · "));
+  say(byId("health-word"), word(state));
   byId("reason").title = state.reason ?? "";
+  tick();
+  offer(byId("copy-away-hint"), commandOf(state.away?.hint));
+  offer(byId("copy-chain-hint"), commandOf(state.chain?.hint));
+  trouble("away", state.away && { error: state.away.reason, hint: state.away.hint });
+  trouble("chain", state.chain?.error ? state.chain : null);
+  trouble("run", state.health === "failed" ? run : null);
+  say(byId("run-cause"), run ? `Run ${run.number} · ${whyAndWhat(run)}` : "");
   say(byId("pause-word"), paused ? "Resume" : "Pause");
   document.body.classList.toggle("paused", paused);
 
-  document.title = `${signs[health] ?? ""} ${health} · ${state.project || "devloop"}`;
-  const icon = `data:image/svg+xml,${encodeURIComponent(`<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'>${icons[health] ?? icons.starting}</svg>`)}`;
-  if (byId("favicon").href !== icon) {
-    byId("favicon").href = icon;
-  }
   if (announced && announced !== health) {
-    announce(`${state.project} is ${health}${state.reason ? `: ${first(state.reason)}` : ""}`);
+    announce(`${state.project} is ${words[health] ?? health}${state.reason ? `: ${first(state.reason)}` : ""}`);
   }
   announced = health;
+}
+
+// tick brings up to date what moves with time alone.
+export function tick() {
+  if (!shown) {
+    return;
+  }
+  say(byId("reason"), [paused ? "paused: changes wait" : "", reason(shown)].filter(Boolean).join(" · "));
+  if (shown.chain?.error) {
+    say(byId("chain-checked"), `checked ${ago(Date.parse(shown.chain.checked), now())}`);
+  }
+}
+
+// trouble shows what went wrong, and what to do, in the box of that name, and hides that if nothing did.
+export function trouble(name, wrong) {
+  const box = byId(name === "away" ? name : `${name}-failure`);
+  box.hidden = !wrong?.error;
+  for (const part of ["error", "hint", "output"]) {
+    const node = byId(`${name}-${part}`);
+    if (node) {
+      node.hidden = !wrong?.[part];
+      if (node.textContent !== (wrong?.[part] ?? "")) {
+        node.textContent = wrong?.[part] ?? "";
+        node.scrollTop = node.scrollHeight; // what went wrong stands last
+      }
+    }
+  }
 }
 
 let news = []; // of one message: a run that ends changes the health, too
@@ -76,20 +126,17 @@ export function connected(yes) {
   document.body.classList.remove("connecting");
   document.body.classList.toggle("stale", !yes);
   rebuild.disabled = pause.disabled = !yes;
-  if (!yes) {
-    document.title = `… lost · ${byId("project").textContent}`;
-  }
   say(byId("link"), yes ? "live" : `reconnecting… this is from ${clock(Date.now())}`);
 }
 
 // locked says that devloop no longer knows this page: what is shown is from the devloop before, and nothing comes any more.
 export function locked() {
   connected(false);
-  document.title = `ended · ${byId("project").textContent}`;
   say(byId("link"), "devloop was restarted: open the address in its log");
 }
 
-async function ask(action) {
+// ask asks devloop to do something, and says why not if it does not.
+export async function ask(action) {
   const refused = byId("refused");
   try {
     const answer = await fetch(`api/${action}`, { method: "POST", headers: { "X-Devloop-Page": "1" } });

@@ -17,7 +17,7 @@ more.addEventListener("click", () => {
 
 // show shows how they were compared last.
 export function show(libraries) {
-  if (shown?.compared === libraries?.compared) {
+  if (shown?.compared === libraries?.compared && shown?.outdated === libraries?.outdated) {
     return; // most of what changes is something else
   }
   shown = libraries ?? null;
@@ -28,7 +28,7 @@ export function show(libraries) {
   const places = shown.places ?? [];
   const differ = shown.differences?.length ?? 0;
   const where = listed(places);
-  markAs(byId("libraries-mark"), differ > 0 ? "warn" : "good");
+  markAs(byId("libraries-mark"), shown.outdated ? "idle" : differ > 0 ? "warn" : "good");
   say(byId("libraries-word"), differ > 0
     ? `${differ} of ${count(shown.libraries, "library", "libraries")} ${differ === 1 ? "differs" : "differ"} between ${where}`
     : `${count(shown.libraries, "library is", "libraries are")} the same in ${where}`);
@@ -76,6 +76,6 @@ function most(items) {
 // tick brings up to date what moves with time alone.
 export function tick() {
   if (shown) {
-    say(byId("libraries-note"), `compared ${age((now() - Date.parse(shown.compared)) / 1000)} ago`);
+    say(byId("libraries-note"), `compared ${age((now() - Date.parse(shown.compared)) / 1000)} ago${shown.outdated ? ", with the images before" : ""}`);
   }
 }

@@ -45,7 +45,16 @@ export function only(pod) {
   remember(`pod:${pod}`);
   source.value = `pod:${pod}`;
   refilter();
-  byId("logs").scrollIntoView();
+}
+
+// ofRun is the newest lines of a run that ended, as text: what devloop said of it, and what went wrong elsewhere meanwhile. What programs
+// printed is left out.
+export function ofRun(run, most) {
+  const began = Date.parse(run.started) - 1000; // runs of another devloop have the same numbers
+  const ended = Date.parse(run.started) + 1000 * (run.seconds + 1);
+  return entries.filter((e) => Date.parse(e.time) >= began && Date.parse(e.time) <= ended
+    && (e.run === run.number ? e.level !== "debug" : !e.run && levels[e.level] >= levels.warn))
+    .slice(-most).map((e) => `${clock(e.time, true)} ${e.level.padEnd(5)} ${e.from} ${e.parts.filter(([kind]) => kind !== "output").map(([, text]) => text).join(" ")}`);
 }
 
 export function focusSearch() {
@@ -69,6 +78,11 @@ export function leaveSearch() {
 
 const colours = /\x1b\[[0-9;?]*[ -/]*[@-~]/g; // of programs that take their output for a terminal
 
+const ends = { __proto__: null, succeeded: "ready in", failed: "failed after", superseded: "superseded by a newer change after", interrupted: "stopped after" };
+
+// Fields whose values say by themselves what they are.
+const selfEvident = new Set(["release", "image", "object", "file", "files", "why", "reason", "step", "local", "target", "url", "command", "state", "path"]);
+
 // entry is what is shown of an event: parts are pieces of text with their class.
 function entry(event) {
   const fields = event.fields ?? {};
@@ -77,13 +91,14 @@ function entry(event) {
   const parts = [];
   if (ofPod) {
     parts.push(["", String(fields.line ?? "").replace(colours, "")]);
-  } else if (event.msg === "run complete" && event.phase === "succeeded" && fields.stages) {
+  } else if (event.msg === "run complete" && event.phase in ends && fields.stages) {
     const where = Object.entries(fields.stages).filter(([, took]) => took >= 0.05).map(([name, took]) => `${name} ${took.toFixed(1)}`);
-    parts.push(["", `ready in ${seconds(fields.total)}`], ["dim", where.join(", ")]);
+    parts.push(["", `${ends[event.phase]} ${seconds(fields.total)}`], ["dim", where.join(", ")]);
+    parts.push(["error", event.err ?? ""], ["hint", event.hint ? `→ ${event.hint}` : ""]);
   } else {
     const pairs = Object.entries(fields).filter(([key, value]) => key !== "output" && key !== "links" && !(key === "pod" && pod) && value !== "" && value !== null);
     parts.push(["", event.phase === "started" ? `${event.msg} …` : event.msg]);
-    parts.push(["dim", pairs.map(([key, value]) => `${key}=${plain(key, value)}`).join(" ")]);
+    parts.push(["dim", pairs.map(([key, value]) => (selfEvident.has(key) ? plain(key, value) : `${key}=${plain(key, value)}`)).join(" ")]);
     parts.push(["dim", event.took ? `in ${seconds(event.took)}` : ""]);
     parts.push(["error", event.err ?? ""], ["hint", event.hint ? `→ ${event.hint}` : ""], ["output", String(fields.output ?? "").replace(colours, "")]);
   }
@@ -91,7 +106,7 @@ function entry(event) {
   const from = pod ? pod + (apart ? `/${fields.container}` : "") : event.stage;
   const said = parts.filter(([, text]) => text);
   return {
-    time: event.time, from, parts: said,
+    time: event.time, run: event.run, from, parts: said,
     source: pod ? `pod:${pod}` : `stage:${event.stage}`,
     level: ofPod && fields.level in levels ? fields.level : event.level,
     text: `${from} ${said.map(([, text]) => text).join(" ")}`,
@@ -107,7 +122,7 @@ function plain(key, value) {
     return value.map((one) => plain("", one)).join(", ");
   }
   if (key === "" && typeof value === "object") { // one of a list: what it is, without the names of its parts
-    return Object.values(value).join(" ");
+    return Object.values(value).map((part) => plain("", part)).join(" ");
   }
   if (typeof value === "object") {
     return Object.entries(value).map(([name, part]) => `${name}:${part}`).join(",");
@@ -162,7 +177,7 @@ function tell(came) {
     unseen += came;
   }
   newest.hidden = following;
-  say(newest, unseen > 0 ? `Jump to newest · ${unseen.toLocaleString("en")} more` : "Jump to newest");
+  say(newest, unseen > 0 ? `↓ ${count(unseen, "new line")}` : "↓ Newest lines");
 }
 
 // tint is the colour of a source: the same as long as its name is.
@@ -273,6 +288,8 @@ view.addEventListener("scroll", () => {
     tell(0);
   }
 }, { passive: true });
+
+new ResizeObserver(() => following && tell(0)).observe(view); // the dock is resized, or was closed
 
 newest.addEventListener("click", () => {
   following = true;

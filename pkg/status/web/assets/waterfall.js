@@ -4,7 +4,7 @@ import { bytes, clock, seconds } from "./format.js";
 import { now } from "./stream.js";
 import { tip } from "./tip.js";
 
-export const stages = ["settle", "hash", "build", "load", "verify", "helm", "rollout", "answer", "proof"];
+export const stages = ["settle", "hash", "sync", "build", "load", "verify", "helm", "rollout", "answer", "proof"];
 
 // drawnAs is the stage whose colour something has: other for those of another devloop that this one does not have.
 export const drawnAs = (stage) => (stages.includes(stage) ? stage : "other");
@@ -36,6 +36,15 @@ function nested(rows) {
   const whole = rows.filter((row) => !row.kind);
   const of = (part) => whole.find((row) => row.about === part.about) ?? whole.at(-1);
   return [...parts.filter((part) => !of(part)), ...whole.flatMap((row) => [row, ...parts.filter((part) => of(part) === row)])];
+}
+
+// parts are the stages of a run, shrunk to its length (seconds), since stages overlap, and how long they took.
+export function parts(run) {
+  const known = run.stages.filter((stage) => stage.seconds > 0);
+  const sum = known.reduce((n, stage) => n + stage.seconds, 0);
+  const by = sum > run.seconds ? run.seconds / sum : 1;
+  const list = known.map((stage) => ({ name: stage.name, took: stage.seconds, seconds: stage.seconds * by }));
+  return sum < run.seconds ? [...list, { name: "other", seconds: run.seconds - sum }] : list;
 }
 
 // nice returns the smallest of the round numbers that is no less than n.
