@@ -16,13 +16,18 @@ import (
 
 // Apply makes the cluster hold the releases, and writes nothing where it does already. Releases are
 // applied concurrently, each once its dependencies are up; timeout limits the wait for a rollout.
-// A Helm write is never interrupted: a canceled ctx only keeps it from starting.
+// A Helm write is never interrupted: a canceled ctx only keeps it from starting. Nothing is written
+// before begin, which is called once, has returned nil; its error is returned as it is.
 func (d *Deployer) Apply(
 	ctx context.Context, sink event.Sink, releases []Release, commands Around, timeout time.Duration,
+	begin func(context.Context) error,
 ) error {
 	stage := sink.Stage("deploy")
 	if err := d.cluster.Ping(ctx); err != nil {
 		return markBusy(err)
+	}
+	if err := begin(ctx); err != nil {
+		return err
 	}
 	if err := d.ensureNamespaces(ctx, stage, releases); err != nil {
 		return markBusy(err)

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -41,7 +42,7 @@ func TestSilentAPIServer(t *testing.T) {
 			t.Errorf("validation took %s", took)
 		}
 		begin = time.Now()
-		err = d.Apply(t.Context(), sink, releases, Around{}, time.Minute)
+		err = d.Apply(t.Context(), sink, releases, Around{}, time.Minute, func(context.Context) error { return nil })
 		if took := time.Since(begin); took != kube.AnswerTimeout {
 			t.Errorf("it took %s to give up", took)
 		}

@@ -129,7 +129,12 @@ func (w *world) Validate(ctx context.Context, _ event.Sink, _ *Target) error {
 		return context.Cause(ctx)
 	}
 }
-func (w *world) Apply(_ context.Context, _ event.Sink, target *Target) error {
+func (w *world) Apply(
+	ctx context.Context, _ event.Sink, target *Target, begin func(context.Context) error,
+) error {
+	if err := begin(ctx); err != nil {
+		return err
+	}
 	<-time.After(w.applyFor)
 	if w.flaky.Add(-1) >= 0 {
 		return event.Transient(fmt.Errorf("port %d: the API server is away", w.flaky.Load()+100))
@@ -802,9 +807,11 @@ func (c clumsyPlatform) Verify(context.Context, event.Sink, *Target) error {
 	c.step("Verify")
 	return nil
 }
-func (c clumsyPlatform) Apply(ctx context.Context, s event.Sink, target *Target) error {
+func (c clumsyPlatform) Apply(
+	ctx context.Context, s event.Sink, target *Target, begin func(context.Context) error,
+) error {
 	c.step("Apply")
-	return c.world.Apply(ctx, s, target)
+	return c.world.Apply(ctx, s, target, begin)
 }
 func (c clumsyPlatform) Wait(context.Context, event.Sink) error { c.step("Wait"); return nil }
 

@@ -229,11 +229,13 @@ func (f *faulty) Load(ctx context.Context, sink event.Sink, images []*Image) err
 	return f.world.Load(ctx, sink, images)
 }
 
-func (f *faulty) Apply(ctx context.Context, sink event.Sink, target *Target) error {
+func (f *faulty) Apply(
+	ctx context.Context, sink event.Sink, target *Target, begin func(context.Context) error,
+) error {
 	if err := f.work(ctx, 2*time.Second, true); err != nil {
 		return err
 	}
-	return f.world.Apply(ctx, sink, target)
+	return f.world.Apply(ctx, sink, target, begin)
 }
 
 func (f *faulty) Wait(ctx context.Context, _ event.Sink) error {

@@ -115,7 +115,14 @@ type part struct {
 	runs *[]string
 }
 
-func (p part) Apply(ctx context.Context, sink event.Sink, target *Target) error {
-	*p.runs = append(*p.runs, p.name)
-	return p.world.Apply(ctx, sink, target)
+func (p part) Apply(
+	ctx context.Context, sink event.Sink, target *Target, begin func(context.Context) error,
+) error {
+	return p.world.Apply(ctx, sink, target, func(ctx context.Context) error {
+		err := begin(ctx)
+		if err == nil {
+			*p.runs = append(*p.runs, p.name)
+		}
+		return err
+	})
 }

@@ -59,7 +59,9 @@ type platform interface {
 	Validate(ctx context.Context, sink event.Sink, target *Target) error
 	// Verify tries the images on the nodes, before anything depends on them.
 	Verify(ctx context.Context, sink event.Sink, target *Target) error
-	Apply(ctx context.Context, sink event.Sink, target *Target) error
+	// Apply writes nothing before begin, which it calls once it knows what to write, has returned nil. An
+	// error of begin ends it.
+	Apply(ctx context.Context, sink event.Sink, target *Target, begin func(context.Context) error) error
 	// Wait returns when the rollout is complete.
 	Wait(ctx context.Context, sink event.Sink) error
 }
@@ -128,11 +130,14 @@ func (l *Loop) run(ctx context.Context, sink event.Sink, request request, lastGo
 	}
 	stages.Nodes.Report(ctx, sink, target)
 	stages.Local.Sync(target)
-	if err := stages.Platform.Verify(ctx, sink, target); err != nil {
-		return err
+	begin := func(ctx context.Context) error {
+		if err := stages.Platform.Verify(ctx, sink, target); err != nil {
+			return err
+		}
+		l.deployed.invalidate(target)
+		return nil
 	}
-	l.deployed.invalidate(target)
-	if err := stages.Platform.Apply(ctx, sink, target); err != nil {
+	if err := stages.Platform.Apply(ctx, sink, target, begin); err != nil {
 		return err
 	}
 	if err := stages.Platform.Wait(ctx, sink); err != nil {

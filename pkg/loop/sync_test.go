@@ -41,9 +41,11 @@ func (s *synced) Hash(context.Context) (*Target, []watch.Path, error) {
 	return &Target{Images: []*Image{image}}, []watch.Path{{Name: "Dockerfile"}}, err
 }
 
-func (s *synced) Apply(ctx context.Context, sink event.Sink, target *Target) error {
+func (s *synced) Apply(
+	ctx context.Context, sink event.Sink, target *Target, begin func(context.Context) error,
+) error {
 	before := s.deployed
-	if err := s.world.Apply(ctx, sink, target); err != nil {
+	if err := s.world.Apply(ctx, sink, target, begin); err != nil {
 		return err
 	}
 	if s.deployed != before { // new pods

@@ -137,11 +137,13 @@ type failing struct {
 }
 
 func (f failing) Files() []string { return f.files }
-func (f failing) Apply(context.Context, event.Sink, *loop.Target) error {
+func (f failing) Apply(
+	ctx context.Context, _ event.Sink, _ *loop.Target, begin func(context.Context) error,
+) error {
 	if f.fails.Load() {
 		return errors.New("it fails")
 	}
-	return nil
+	return begin(ctx)
 }
 
 // hashOnly is an image stage whose images are on the host.

@@ -44,15 +44,13 @@ func (p platformStage) Verify(ctx context.Context, sink event.Sink, target *loop
 	return p.deployer.Verify(ctx, sink, checks)
 }
 
-func (p platformStage) Apply(ctx context.Context, sink event.Sink, target *loop.Target) error {
+func (p platformStage) Apply(
+	ctx context.Context, sink event.Sink, target *loop.Target, begin func(context.Context) error,
+) error {
 	list, err := ResolvedReleases(p.config, target)
 	if err != nil {
 		return err
 	}
-	if err := p.containers.suspend(ctx, target); err != nil {
-		return err
-	}
-	p.prover.forget()
 	if p.config.Push == "" {
 		p.deployer.SetLoaded(slices.Collect(maps.Values(target.Refs())))
 	}
@@ -62,7 +60,17 @@ func (p platformStage) Apply(ctx context.Context, sink event.Sink, target *loop.
 	}
 	around := deploy.Around{Before: commands(p.config, hooks.Before), After: commands(p.config, hooks.After)}
 	defer p.follow(p.config)
-	if err := p.deployer.Apply(ctx, sink, list, around, p.config.Timeouts.Rollout); err != nil {
+	beginWrites := func(ctx context.Context) error {
+		if err := begin(ctx); err != nil {
+			return err
+		}
+		if err := p.containers.suspend(ctx, target); err != nil {
+			return err
+		}
+		p.prover.forget()
+		return nil
+	}
+	if err := p.deployer.Apply(ctx, sink, list, around, p.config.Timeouts.Rollout, beginWrites); err != nil {
 		return err
 	}
 	return p.checkImages()

@@ -39,8 +39,10 @@ func (quickStages) Files() []string                                          { r
 func (quickStages) Wait(context.Context, event.Sink) error                   { return nil }
 func (quickStages) Validate(context.Context, event.Sink, *loop.Target) error { return nil }
 func (quickStages) Verify(context.Context, event.Sink, *loop.Target) error   { return nil }
-func (quickStages) Apply(context.Context, event.Sink, *loop.Target) error    { return nil }
-func (quickStages) Check(context.Context, event.Sink) error                  { return nil }
+func (quickStages) Apply(ctx context.Context, _ event.Sink, _ *loop.Target, begin func(context.Context) error) error {
+	return begin(ctx)
+}
+func (quickStages) Check(context.Context, event.Sink) error { return nil }
 func (quickStages) Missing(_ context.Context, images []*loop.Image) ([]*loop.Image, error) {
 	return images, nil
 }
