@@ -103,28 +103,47 @@ func (c *Cluster) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, err
 		c.known.add(names...)
 		return tags, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	var mu sync.Mutex
-	missing := map[name.Tag]bool{}
-	group, ctx := event.NewGroup(ctx)
-	for _, n := range c.nodes {
-		group.Go(func() error {
-			present, err := n.runtime.names(ctx, n)
-			mu.Lock()
-			defer mu.Unlock()
-			names = append(names, present...)
-			for _, tag := range tags {
-				missing[tag] = missing[tag] || !slices.Contains(present, fullName(tag))
-			}
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
+	held, err := c.names(ctx)
+	if err != nil {
 		return nil, err
+	}
+	missing := map[name.Tag]bool{}
+	for _, present := range held {
+		names = append(names, present...)
+		for _, tag := range tags {
+			missing[tag] = missing[tag] || !slices.Contains(present, fullName(tag))
+		}
 	}
 	c.known.set(names)
 	return only(tags, missing), nil
+}
+
+// Present returns those of tags that some node has. Unlike Missing, it always asks.
+func (c *Cluster) Present(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
+	held, err := c.names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	present := map[name.Tag]bool{}
+	for _, tag := range tags {
+		present[tag] = slices.ContainsFunc(held, func(names []string) bool { return slices.Contains(names, fullName(tag)) })
+	}
+	return only(tags, present), nil
+}
+
+// names returns the names of the images of each node.
+func (c *Cluster) names(ctx context.Context) ([][]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	held := make([][]string, len(c.nodes))
+	group, ctx := event.NewGroup(ctx)
+	for i, n := range c.nodes {
+		group.Go(func() (err error) {
+			held[i], err = n.runtime.names(ctx, n)
+			return err
+		})
+	}
+	return held, group.Wait()
 }
 
 // only returns the tags that are true in which, in their order.

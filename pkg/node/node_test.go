@@ -1,9 +1,13 @@
 package node
 
 import (
+	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
 )
 
 // TestKnownNames: nodes are asked about names that they may have, and about all after knownFor.
@@ -31,4 +35,35 @@ func TestKnownNames(t *testing.T) {
 			t.Error("the answer is too old")
 		}
 	})
+}
+
+// namedImages is a runtime that has images of these names.
+type namedImages struct {
+	runtime
+	held []string
+}
+
+func (r *namedImages) names(context.Context, *node) ([]string, error) { return r.held, nil }
+
+// TestPresent: an image on one of several nodes is missing, and present. What another program has
+// brought there counts at once.
+func TestPresent(t *testing.T) {
+	first := &namedImages{held: []string{"docker.io/library/worker:1", "docker.io/library/worker:2"}}
+	second := &namedImages{held: []string{"docker.io/library/worker:1"}}
+	c := &Cluster{nodes: []*node{{name: "n1", runtime: first}, {name: "n2", runtime: second}}}
+	tags := []name.Tag{newTag(t, "worker:1"), newTag(t, "worker:2"), newTag(t, "worker:3")}
+	if missing, err := c.Missing(t.Context(), tags); err != nil || !slices.Equal(missing, tags[1:]) {
+		t.Errorf("missing: %v, %v", missing, err)
+	}
+	if present, err := c.Present(t.Context(), tags); err != nil || !slices.Equal(present, tags[:2]) {
+		t.Errorf("present: %v, %v", present, err)
+	}
+	second.held = append(second.held, "docker.io/library/worker:4")
+	brought := []name.Tag{newTag(t, "worker:4")}
+	if present, err := c.Present(t.Context(), brought); err != nil || !slices.Equal(present, brought) {
+		t.Errorf("brought: %v, %v", present, err)
+	}
+	if present, err := (&Cluster{}).Present(t.Context(), tags); err != nil || len(present) > 0 {
+		t.Errorf("without nodes: %v, %v", present, err)
+	}
 }

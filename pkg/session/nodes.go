@@ -129,7 +129,7 @@ func (n nodeStage) Report(ctx context.Context, sink event.Sink, target *loop.Tar
 // names them. An image that cannot be removed fails no run: the next one tries again.
 func (n nodeStage) Prune(ctx context.Context, sink event.Sink, target *loop.Target) {
 	stage := sink.Stage("node")
-	old, err := n.outdated(loop.Tags(target.Images))
+	old, err := n.outdated(ctx, loop.Tags(target.Images))
 	if err == nil && len(old) > 0 {
 		var used map[string]bool
 		if used, err = n.cluster.ImagesInUse(ctx); err == nil {
@@ -154,34 +154,89 @@ func (n nodeStage) Prune(ctx context.Context, sink event.Sink, target *loop.Targ
 }
 
 // outdated makes tags the newest in the journal, and returns all but the newest few of each name.
-func (n nodeStage) outdated(tags []name.Tag) ([]name.Tag, error) {
-	j := n.journal
-	kept := map[string]int{} // by repository
-	names := j.Names(journal.Image)
-	for _, tag := range tags {
-		kept[tag.RepositoryStr()]++
-		if len(names) >= len(tags) && slices.Contains(names[len(names)-len(tags):], tag.String()) {
-			continue // among the newest already
-		}
-		if err := j.Record(journal.Image, tag.String()); err != nil {
-			return nil, err
-		}
+// Only images that are there count: the journal also has those whose build failed, and those that
+// somebody else removed. It forgets these once newer ones are in it.
+func (n nodeStage) outdated(ctx context.Context, tags []name.Tag) (old []name.Tag, err error) {
+	recorded, err := n.recordNewest(tags)
+	if err != nil {
+		return nil, err
 	}
-	var old []name.Tag
-	for _, known := range slices.Backward(j.Names(journal.Image)) {
-		tag, err := name.NewTag(known)
-		if err != nil {
-			return nil, err
+	all := map[string]int{} // by repository
+	for _, tag := range recorded {
+		all[tag.RepositoryStr()]++
+	}
+	few := func(tag name.Tag) bool { return all[tag.RepositoryStr()] <= n.config.KeepImages }
+	if recorded = slices.DeleteFunc(recorded, few); len(recorded) == 0 {
+		return nil, nil
+	}
+	there, err := n.there(ctx, recorded)
+	if err != nil {
+		return nil, err
+	}
+	newer, kept := map[string]int{}, map[string]int{}
+	for _, tag := range slices.Backward(recorded) {
+		repository := tag.RepositoryStr()
+		newer[repository]++
+		if there[tag] {
+			kept[repository]++
 		}
-		ofOthers := n.config.Part != nil && kept[tag.RepositoryStr()] == 0
-		if slices.Contains(tags, tag) || ofOthers {
-			continue
-		}
-		if kept[tag.RepositoryStr()]++; kept[tag.RepositoryStr()] > n.config.KeepImages {
+		switch {
+		case newer[repository] <= n.config.KeepImages || slices.Contains(tags, tag): // it may be under way
+		case !there[tag]:
+			if err := n.journal.Forget(journal.Image, tag.String()); err != nil {
+				return nil, err
+			}
+		case kept[repository] > n.config.KeepImages:
 			old = append(old, tag)
 		}
 	}
 	return old, nil
+}
+
+// recordNewest makes tags the newest in the journal, and returns all that are in it, the oldest
+// first, but for those of other parts.
+func (n nodeStage) recordNewest(tags []name.Tag) (recorded []name.Tag, err error) {
+	own := map[string]bool{} // repositories
+	names := n.journal.Names(journal.Image)
+	for _, tag := range tags {
+		own[tag.RepositoryStr()] = true
+		if len(names) >= len(tags) && slices.Contains(names[len(names)-len(tags):], tag.String()) {
+			continue // among the newest already
+		}
+		if err := n.journal.Record(journal.Image, tag.String()); err != nil {
+			return nil, err
+		}
+	}
+	for _, known := range n.journal.Names(journal.Image) {
+		tag, err := name.NewTag(known)
+		if err != nil {
+			return nil, err
+		}
+		if n.config.Part == nil || own[tag.RepositoryStr()] {
+			recorded = append(recorded, tag)
+		}
+	}
+	return recorded, nil
+}
+
+// there tells of each tag whether an image is anywhere that remove looks.
+func (i *images) there(ctx context.Context, tags []name.Tag) (map[name.Tag]bool, error) {
+	onNodes, err := i.nodes.Present(ctx, tags)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	there := map[name.Tag]bool{}
+	for _, tag := range tags {
+		if there[tag] = slices.Contains(onNodes, tag) || i.registry.Has(tag); there[tag] {
+			continue
+		}
+		// A Docker that does not answer may have it, unless devloop does without that.
+		onHost, err := i.builders.host.Has(ctx, tag)
+		there[tag] = onHost || err != nil && i.builders.main == i.builders.host
+	}
+	return there, nil
 }
 
 // remove removes an image wherever it may be: the configuration may have changed since it was

@@ -229,13 +229,25 @@ func buildKeep(t *testing.T) {
 	if c.counts(building) != 0 || c.counts(on(event.ImageFound).with("image", "^"+built[2]+"$")) != 1 {
 		t.Error("what was undone is built anew")
 	}
+	step(t, "builds that fail evict nothing", func(t *testing.T) {
+		d.replace(t, "Dockerfile", "CMD", "RUN false\nCMD").fails(t, "RUN false")
+		for i := range 2 {
+			d.save(t, "index.html", fmt.Sprintf("broken %d of %s\n", i, p.name)).fails(t, "RUN false")
+		}
+		d.replace(t, "Dockerfile", "RUN false\nCMD", "CMD").arrives(t)
+		c := d.save(t, "index.html", "page 2 of "+p.name+"\n")
+		c.arrives(t)
+		if c.counts(building) != 0 {
+			t.Error("what was undone is built anew")
+		}
+	})
 	// Whichever run removed it: one that a pod still names when it ends waits for the next run.
 	removed := on("old image removed")
-	for _, image := range built[:2] {
+	for _, image := range []string{built[0], built[1], built[3]} {
 		d.await(t, 0, removed.with("image", "^"+image+"$"))
 	}
-	if n := d.count(0, removed); n != 3 { // and the one before these
-		t.Errorf("%d images were removed, not 3", n)
+	if n := d.count(0, removed); n != 4 { // and the one before these
+		t.Errorf("%d images were removed, not 4", n)
 	}
 	d.stop(t)
 	if pods := p.podByNode(t, kubernetesClient(t)); len(pods) != 0 {
