@@ -27,9 +27,11 @@ const (
 	// buildsInNode is how many images a node builds in parallel. Each needs an ssh session.
 	buildsInNode = 4
 
-	// nodePause is how long nothing is built in a node that could not build when this machine
-	// could, such as one without network: each try may take half a minute.
-	nodePause = 10 * time.Minute
+	// An image that the node could not build when this machine could, as without network, is not
+	// built there for so many times as long as the try took. So a node that fails each build takes
+	// a tenth of the time at most, and one that is well again is used soon.
+	restFactor = 10
+	maxRest    = 10 * time.Minute
 
 	// A node whose builder does not answer, such as a Docker that restarts, is waited for. If it
 	// is not back by then, each build asks it first whether it is.
@@ -48,16 +50,47 @@ type builders struct {
 	inNode  *build.Builder                                    // the node's Docker or BuildKit; nil if it cannot build
 	reopen  func(ctx context.Context) (*build.Builder, error) // opens inNode, which did not answer; else nil
 	nodeOff atomic.Bool                                       // it did not answer, and main builds
+	silent  time.Time                                         // when it last let nodePing pass without an answer
 
 	nodes    *node.Cluster
 	registry *node.Registry
 	journal  *journal.Journal
 	sink     event.Sink
 	reported event.Changes
-	slots    chan struct{}             // one for each build in the node
-	brought  singleflight.Group        // of the project's images that others are built from
-	bases    sync.Mutex                // held while the node loads base images, which images share
-	failedAt atomic.Pointer[time.Time] // when the node could not build and main could
+	slots    chan struct{}      // one for each build in the node
+	brought  singleflight.Group // of the project's images that others are built from
+	bases    sync.Mutex         // held while the node loads base images, which images share
+	rests    rests
+}
+
+// rests are images that are not built in the node for a while.
+type rests struct {
+	mu    sync.Mutex
+	until map[string]time.Time // by name
+}
+
+// add is called after a try that failed and took so long.
+func (r *rests) add(image string, took time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.until == nil {
+		r.until = map[string]time.Time{}
+	}
+	r.until[image] = time.Now().Add(min(restFactor*took, maxRest))
+}
+
+// left returns for how long an image still is not built in the node.
+func (r *rests) left(image string) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return max(0, time.Until(r.until[image]))
+}
+
+// end has all images tried again: the node's builder is another one now.
+func (r *rests) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.until)
 }
 
 // newBuilders returns builders with only host. Choose finds the others.
@@ -134,6 +167,9 @@ func (e *environment) openInNode(ctx context.Context, hasher *build.Builder) (*b
 	}
 	builder := hasher.InDocker(docker, build.NodeDocker(name, shell))
 	if err := builder.Ping(ctx); err != nil {
+		if ctx.Err() != nil { // as while the machine is paused
+			err = event.Transient(err)
+		}
 		return nil, errors.Join(err, docker.Close())
 	}
 	e.add(docker.Close)
@@ -148,17 +184,20 @@ func (b *builders) build(ctx context.Context, sink event.Sink, buildIn string, t
 		return b.buildOnMain(ctx, sink, input)
 	}
 	onlyNode := buildIn == "node"
-	if last := b.failedAt.Load(); last != nil && time.Since(*last) < nodePause && !onlyNode {
+	if left := b.rests.left(input.Name); left > 0 && !onlyNode {
 		stage.Note("image is built on this machine", "image", event.Name(tag.String()),
-			"why", "the node could not a few minutes ago")
+			"why", "the node could not", "tried again in", left.Round(time.Second))
 		return b.buildOnMain(ctx, sink, input)
 	}
+	began := time.Now()
 	err := b.buildInNode(ctx, sink, inNode, input)
-	away := false
+	took, away := time.Since(began), false
 	if event.IsTransient(err) && ctx.Err() == nil {
 		var back bool
 		if back, away = returns(ctx, stage, inNode, err); back {
+			began = time.Now()
 			err = b.buildInNode(ctx, sink, inNode, input)
+			took = time.Since(began)
 		}
 	}
 	if err == nil {
@@ -177,8 +216,7 @@ func (b *builders) build(ctx context.Context, sink event.Sink, buildIn string, t
 		return err
 	}
 	if !away {
-		now := time.Now()
-		b.failedAt.Store(&now)
+		b.rests.add(input.Name, took)
 	}
 	return nil
 }
@@ -190,18 +228,26 @@ func (b *builders) nodeBuilder(ctx context.Context, stage event.Stage) *build.Bu
 	if !b.nodeOff.Load() {
 		return b.inNode
 	}
-	ctx, cancel := context.WithTimeout(ctx, nodePing)
-	defer cancel()
-	if b.inNode == nil {
-		inNode, err := b.reopen(ctx)
-		if err != nil {
-			return nil
-		}
-		b.inNode = inNode
-	} else if b.inNode.Ping(ctx) != nil {
+	if time.Since(b.silent) < nodeWait { // images that are built side by side do not each wait for it
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, nodePing)
+	defer cancel()
+	inNode, err := b.inNode, error(nil)
+	if inNode == nil {
+		inNode, err = b.reopen(ctx)
+	} else {
+		err = inNode.Ping(ctx)
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		b.silent = time.Now()
+	}
+	if err != nil {
+		return nil
+	}
+	b.inNode = inNode
 	b.nodeOff.Store(false)
+	b.rests.end()
 	stage.Note("images are built in the node again", "why", b.inNode.Place().Name+" answers")
 	return b.inNode
 }

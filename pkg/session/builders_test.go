@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -45,6 +46,29 @@ func (d *daemon) start() {
 }
 
 func (d *daemon) stop() { _ = d.server.Close() }
+
+// The node is tried again soon after a try that failed quickly, and seldom if tries take long.
+// Other images do not wait for that.
+func TestRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r rests
+		for _, test := range []struct{ took, rests time.Duration }{
+			{2 * time.Second, 20 * time.Second}, {30 * time.Second, 5 * time.Minute}, {time.Hour, maxRest},
+		} {
+			r.add("worker", test.took)
+			if left := r.left("worker"); left != test.rests {
+				t.Errorf("a try of %s: it rests for %s, not %s", test.took, left, test.rests)
+			}
+			if left := r.left("client"); left != 0 {
+				t.Errorf("another image rests for %s", left)
+			}
+			<-time.After(test.rests)
+			if left := r.left("worker"); left != 0 {
+				t.Errorf("a try of %s: it still rests for %s", test.took, left)
+			}
+		}
+	})
+}
 
 // The node's Docker restarts: it is waited for, and asked before each build whether it is back.
 // That is said once, with the daemon's name.
@@ -91,16 +115,25 @@ func TestNodeBuilderThatRestarts(t *testing.T) {
 	d.stop()
 	b := &builders{inNode: inNode}
 	b.nodeOff.Store(true)
+	b.rests.add("worker", time.Hour)
 	for range 2 {
 		if b.nodeBuilder(t.Context(), stage) != nil {
 			t.Error("a builder that does not answer")
 		}
 	}
 	d.start()
+	b.silent = time.Now() // another build has waited for it
+	if b.nodeBuilder(t.Context(), stage) != nil {
+		t.Error("it is asked again at once")
+	}
+	b.silent = time.Now().Add(-nodeWait)
 	for range 2 {
 		if b.nodeBuilder(t.Context(), stage) != inNode {
 			t.Error("it is back, and is not used")
 		}
+	}
+	if b.rests.left("worker") > 0 {
+		t.Error("it is back, and is not tried")
 	}
 	mu.Lock()
 	defer mu.Unlock()
