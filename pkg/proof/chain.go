@@ -25,6 +25,8 @@ type Image struct {
 	Renewed []Store
 	// OnlyBase is true if nothing names it and other images are built from it: a node may remove it.
 	OnlyBase bool
+
+	repository string // of Ref, in Chain
 }
 
 // Store is where pods get an image from: a node, or a registry.
@@ -74,15 +76,55 @@ type Findings struct {
 // image by both.
 func Chain(f Findings) event.Links {
 	var links event.Links
-	for _, image := range f.Images {
-		links = append(links, image.links(f)...)
+	f.Images = slices.Clone(f.Images)
+	for at := range f.Images {
+		f.Images[at].repository = parse(f.Images[at].Ref).repository
+	}
+	for at, own := range f.byImage() {
+		image := f.Images[at]
+		links = append(links, image.links(own)...)
 		for _, answer := range f.Answers {
-			if link, ok := image.answered(answer, f.Images, f.Containers); ok {
+			if link, ok := image.answered(answer, f.Images, own.Containers); ok {
 				links = append(links, link)
 			}
 		}
 	}
 	return links
+}
+
+// byImage returns what concerns each image: where releases name it, what runs it by any of its
+// names, and the files of these. Whoever looked through everything for each image would compare
+// all containers with all images.
+func (f Findings) byImage() []Findings {
+	parts := make([]Findings, len(f.Images))
+	named, running := map[string][]int{}, map[string][]int{} // names, and repositories → images
+	for at, image := range f.Images {
+		named[image.Name] = append(named[image.Name], at)
+		repositories := []string{image.repository}
+		for _, name := range image.Names {
+			repositories = append(repositories, parse(name).repository)
+		}
+		slices.Sort(repositories)
+		for _, repository := range slices.Compact(repositories) {
+			running[repository] = append(running[repository], at)
+		}
+	}
+	for _, n := range f.Named {
+		for _, at := range named[n.Name] {
+			parts[at].Named = append(parts[at].Named, n)
+		}
+	}
+	for _, files := range f.Files {
+		for _, at := range named[files.Image] {
+			parts[at].Files = append(parts[at].Files, files)
+		}
+	}
+	for _, c := range f.Containers {
+		for _, at := range running[parse(c.Image).repository] {
+			parts[at].Containers = append(parts[at].Containers, c)
+		}
+	}
+	return parts
 }
 
 func (i Image) links(f Findings) (links event.Links) {
@@ -116,7 +158,7 @@ func (i Image) links(f Findings) (links event.Links) {
 	for _, n := range f.Named {
 		link := event.Link{Image: name, Place: event.AtRelease, Name: event.Name(n.In), Is: n.Image}
 		same := func(other event.Link) bool { return other.Name == link.Name && other.Is == link.Is }
-		if n.Name == i.Name && !slices.ContainsFunc(links, same) { // several containers of a pod may name it
+		if !slices.ContainsFunc(links, same) { // several containers of a pod may name it
 			links = append(links, link)
 		}
 	}
@@ -221,9 +263,9 @@ func idsFor(stores []Store, node string) []string {
 // answered returns the link of a gateway, if the answer is about this image.
 func (i Image) answered(a Answer, images []Image, containers []Container) (link event.Link, ok bool) {
 	link = event.Link{Image: event.Name(i.Name), Place: event.AtGateway, Name: event.Name(a.From), Is: a.Image}
-	wanted := slices.Contains(a.Wants, i.Name)
+	asked, wanted := parse(a.Image).repository, slices.Contains(a.Wants, i.Name)
 	ofOther := slices.ContainsFunc(images, func(other Image) bool {
-		return other.Name != i.Name && sameRepository(a.Image, other.Ref) &&
+		return other.Name != i.Name && asked != "" && asked == other.repository &&
 			(len(a.Wants) == 0 || slices.Contains(a.Wants, other.Name))
 	})
 	switch {
