@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -71,7 +72,8 @@ const maxScrapes = 4
 // forwards apart, and everyone on this machine can see those.
 func (m *Metrics) Handler(names bool) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(m.runs, m.run, m.stages, m.bytes, gauges{m.board, names})
+	registry.MustRegister(m.runs, m.run, m.stages, m.bytes, gauges{m.board, names},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 }
 

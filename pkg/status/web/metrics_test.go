@@ -4,6 +4,7 @@ package web
 import (
 	"errors"
 	"regexp"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -68,6 +69,21 @@ func TestMetricsOfTheProof(t *testing.T) {
 		slices.Sort(got)
 		if !slices.Equal(got, test.want) {
 			t.Errorf("%s: %v, not %v", test.name, got, test.want)
+		}
+	}
+}
+
+// What devloop itself takes has the names that every program in Go gives it.
+func TestMetricsOfTheProcess(t *testing.T) {
+	handler := NewMetrics(status.NewBoard(nil)).Handler(false)
+	text := answer(handler, request("GET", "/metrics")).Body.String()
+	want := []string{"go_goroutines", "go_memstats_next_gc_bytes"}
+	if runtime.GOOS == "linux" {
+		want = append(want, "process_resident_memory_bytes", "process_open_fds")
+	}
+	for _, name := range want {
+		if !regexp.MustCompile(`(?m)^` + name + ` [1-9]`).MatchString(text) {
+			t.Errorf("there is no %s above 0 in\n%s", name, text)
 		}
 	}
 }
