@@ -10,7 +10,10 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -71,7 +74,7 @@ func TestLoad(t *testing.T) {
 	tag := newTag(t, "worker:1")
 	const target = "docker.io/library/worker:1"
 	p := &fakeRuntime{images: map[string]v1.Image{}}
-	c := &Cluster{nodes: []*node{{name: "n", transport: localTransport{}, runtime: p}}}
+	c := &Cluster{loading: make(chan struct{}, 1), nodes: []*node{{name: "n", transport: localTransport{}, runtime: p}}}
 	if err := c.Load(t.Context(), func(event.Event) {}, built{tag: image}, r, []Wanted{{"worker", tag}}); err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +91,38 @@ func TestLoad(t *testing.T) {
 	if slices.Contains(p.tagged, target) || len(p.images) != 0 {
 		t.Errorf("it was tagged: %v; the node has: %v", p.tagged, p.images)
 	}
+}
+
+// TestLoadsInParallel: the limit is one for all calls, and a load that waits ends with its run.
+func TestLoadsInParallel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slots := make(chan struct{}, loads)
+		var busy, most, ended atomic.Int32
+		load := func(ctx context.Context, _ name.Tag, _ *atomic.Int64) ([]any, error) {
+			defer busy.Add(-1)
+			most.Store(max(most.Load(), busy.Add(1)))
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		for i := range 3 * loads {
+			go func() {
+				wanted := []Wanted{{"worker", newTag(t, fmt.Sprintf("worker:%d", i))}}
+				if err := loadEach(ctx, func(event.Event) {}, wanted, slots, time.Hour, load); errors.Is(err, context.Canceled) {
+					ended.Add(1)
+				}
+			}()
+		}
+		synctest.Wait()
+		if n := busy.Load(); n != loads {
+			t.Errorf("%d at the same time", n)
+		}
+		cancel()
+		synctest.Wait()
+		if most.Load() != loads || ended.Load() != 3*loads || len(slots) != 0 {
+			t.Errorf("%d at the same time, %d ended, %d slots are taken", most.Load(), ended.Load(), len(slots))
+		}
+	})
 }
 
 // fakeContainerd is a node of kind or k3d: it answers ctr, and cannot listen.
@@ -131,7 +166,7 @@ func TestImport(t *testing.T) {
 	}
 	tag := newTag(t, "worker:1")
 	n := &fakeContainerd{unpacked: []string{config.RootFS.DiffIDs[0].String()}} // the first is its own chain ID
-	c := &Cluster{nodes: []*node{{name: "n", transport: n, runtime: containerdRuntime{}}}}
+	c := &Cluster{loading: make(chan struct{}, 1), nodes: []*node{{name: "n", transport: n, runtime: containerdRuntime{}}}}
 	source, r := built{tag: attested(t, image)}, openRegistry(t, t.TempDir())
 	if err := c.Load(t.Context(), func(event.Event) {}, source, r, []Wanted{{"worker", tag}}); err != nil {
 		t.Fatal(err)

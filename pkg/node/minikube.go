@@ -80,7 +80,7 @@ func minikubeHome() (string, error) {
 func Find(ctx context.Context, kubeContext, server string, docker *client.Client, hostKeys string) (*Cluster, error) {
 	cluster, err := find(ctx, kubeContext, server, docker, hostKeys)
 	if err == nil {
-		cluster.machines = docker
+		cluster.machines, cluster.loading = docker, make(chan struct{}, loads)
 	}
 	return cluster, err
 }

@@ -26,7 +26,7 @@ const (
 	askTimeout  = 30 * time.Second // of a question to a node
 	pullTimeout = 15 * time.Minute // of one image, on this machine
 	pushTimeout = 2 * time.Hour    // of one image, over any network
-	// loads is how many images are loaded in parallel: sshd allows ten sessions per connection.
+	// loads is how many images a cluster loads in parallel: sshd allows ten sessions per connection.
 	loads = 4
 	// cleanupTimeout is for cleaning up after the work's own context has ended.
 	cleanupTimeout = 10 * time.Second
@@ -44,6 +44,7 @@ type Cluster struct {
 	look   func(context.Context, []*node) event.Cluster // at its machines; nil if they are not known
 
 	machines *client.Client // the daemon that may run them; nil for none
+	loading  chan struct{}  // has a slot for each image that is loaded in parallel
 }
 
 // node is one node of a cluster. It is safe for concurrent use.
@@ -87,8 +88,7 @@ func (c *Cluster) Close() error {
 
 // Missing returns those of tags that at least one node does not have. Within knownFor, the nodes
 // are not asked again about tags that none of them had and that were not loaded from here: a build
-// need not wait for that. If another process loaded one meanwhile, it is built in vain; then the
-// nodes are asked, and it is not loaded again.
+// need not wait for that. If another process loaded one meanwhile, it is built in vain.
 func (c *Cluster) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, error) {
 	if len(c.nodes) == 0 && len(tags) > 0 {
 		return nil, event.WithHint(fmt.Errorf("kube context %q is no cluster of minikube, kind or k3d, "+
@@ -214,18 +214,23 @@ func (c *Cluster) Load(ctx context.Context, sink event.Sink, source Source, regi
 		c.known.add(fullName(tag))
 		return []any{"push", pushed.Round(time.Millisecond), "nodes", len(c.nodes)}, nil
 	}
-	return loadEach(ctx, sink, images, loads, pullTimeout, load)
+	return loadEach(ctx, sink, images, c.loading, pullTimeout, load)
 }
 
-// loadEach loads images as one step each, up to a limit in parallel. load adds to sent the bytes
-// that have left this machine, and returns more fields of the step's event.
-func loadEach(ctx context.Context, sink event.Sink, images []Wanted, limit int, timeout time.Duration,
+// loadEach loads images as one step each, in parallel as far as slots are free. load adds to sent the
+// bytes that have left this machine, and returns more fields of the step's event.
+func loadEach(ctx context.Context, sink event.Sink, images []Wanted, slots chan struct{}, timeout time.Duration,
 	load func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error)) error {
 	stage := sink.Stage("node")
 	group, ctx := event.NewGroup(ctx)
-	group.SetLimit(limit)
 	for _, image := range images {
 		group.Go(func() error {
+			select {
+			case slots <- struct{}{}:
+				defer func() { <-slots }()
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
 			loading := event.Loading{Image: event.Image{Name: event.Name(image.Name),
 				Tag: event.Name(image.Tag.TagStr()), Ref: event.Name(image.Tag.String())}}
 			stage.Note(event.LoadingImage, loading)

@@ -29,7 +29,8 @@ import (
 // RemoteRegistry brings images into registries that the nodes pull from, for clusters beyond this
 // machine. It is safe for concurrent use.
 type RemoteRegistry struct {
-	plain bool // http is allowed beyond loopback
+	plain   bool          // http is allowed beyond loopback
+	loading chan struct{} // has one slot: shared layers are sent with one image, and mounted for the others
 
 	mu     sync.Mutex
 	images map[name.Tag]remoteImage
@@ -49,7 +50,8 @@ const pushJobs = 4
 // NewRemoteRegistry returns a RemoteRegistry, with the credentials of Docker's client. plain allows
 // http beyond loopback.
 func NewRemoteRegistry(plain bool) *RemoteRegistry {
-	return &RemoteRegistry{plain: plain, images: map[name.Tag]remoteImage{}, layers: map[v1.Hash]name.Tag{}}
+	return &RemoteRegistry{plain: plain, loading: make(chan struct{}, 1), images: map[name.Tag]remoteImage{},
+		layers: map[v1.Hash]name.Tag{}}
 }
 
 // options are for one exchange with a registry. sent counts the bytes that go there.
@@ -167,8 +169,7 @@ func (r *RemoteRegistry) Load(ctx context.Context, sink event.Sink, source Sourc
 		}
 		return []any{"push", pushed.Round(time.Millisecond), "registry", tag.RegistryStr()}, nil
 	}
-	// One at a time: shared layers are sent with the first image, and mounted for the others.
-	return loadEach(ctx, sink, images, 1, pushTimeout, load)
+	return loadEach(ctx, sink, images, r.loading, pushTimeout, load)
 }
 
 func (r *RemoteRegistry) write(ctx context.Context, tag name.Tag, image v1.Image, sent *atomic.Int64) error {
