@@ -69,6 +69,11 @@ func stageOf(e event.Event) string {
 	return ""
 }
 
+// ofImages reports whether a stage is one that each image goes through by itself.
+func ofImages(label string) bool {
+	return label == buildLabel || label == loadLabel || label == verifyLabel
+}
+
 // labels are those of the senders of all other events.
 var labels = map[string]string{
 	"node": loadLabel, "forward": answerLabel, "cleanup": "remove", "local": "venv", "loop": "", "devloop": "",

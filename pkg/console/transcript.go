@@ -92,7 +92,10 @@ func (t *transcript) rows(e event.Event) []row {
 	case e.Message == event.RunComplete && e.Phase != event.Started:
 		ended = t.endGroups(func(*group) bool { return true })
 	case e.Phase == event.Started && e.Run == t.runNumber():
-		ended = t.endGroups(func(g *group) bool { return g.open == 0 && g.label != stageOf(e) })
+		now := stageOf(e)
+		ended = t.endGroups(func(g *group) bool {
+			return g.open == 0 && g.label != now && (!ofImages(g.label) || now != "" && !ofImages(now))
+		})
 	}
 	told := t.read(e)
 	if t.verbose && e.Message != event.PodLog {

@@ -176,6 +176,40 @@ func TestLibrariesOfImagesBefore(t *testing.T) {
 	}
 }
 
+// Images go on by themselves: what the stages of all of them did is one row each.
+func TestImagesThatDoNotWaitForEachOther(t *testing.T) {
+	var tr transcript
+	var rows []string
+	say := func(stage string, phase event.Phase, message string, payload any) {
+		for _, r := range tr.rows(event.Event{Run: 1, Stage: stage, Phase: phase, Message: message, Payload: payload}) {
+			if r.label != "" {
+				rows = append(rows, r.label+" "+r.subject)
+			}
+		}
+	}
+	say("loop", event.Detailed, event.RunStarts, event.RunStart{})
+	for _, name := range []event.Name{"base", "worker"} {
+		image := event.Image{Name: name}
+		for _, phase := range []event.Phase{event.Started, event.Succeeded} {
+			say("build", phase, event.ImageBuilt, event.Build{Image: image})
+		}
+		say("deploy", event.Started, "charts rendered", nil)
+		for _, phase := range []event.Phase{event.Started, event.Succeeded} {
+			say("node", phase, event.ImageLoaded, event.Loaded{Image: image})
+		}
+		for _, phase := range []event.Phase{event.Started, event.Succeeded} {
+			say("verify", phase, event.ImageVerified, event.Verification{Image: image})
+		}
+	}
+	if len(rows) > 0 {
+		t.Errorf("before all images are there: %q", rows)
+	}
+	say("deploy", event.Started, event.ReleaseApplied, event.Release{Name: "web"})
+	if want := []string{"build base, worker", "load base, worker", "verify base, worker"}; !slices.Equal(rows, want) {
+		t.Errorf("%q, not %q", rows, want)
+	}
+}
+
 func TestTook(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0.0 s", 40 * time.Millisecond: "0.0 s", 2720 * time.Millisecond: "2.7 s", 59_940 * time.Millisecond: "59.9 s",
