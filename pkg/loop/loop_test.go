@@ -73,13 +73,13 @@ func (w *world) Hash(context.Context) (*Target, []watch.Path, error) {
 	return &Target{Images: []*Image{{Tag: w.tag()}}}, []watch.Path{{Name: "Dockerfile"}}, nil
 }
 func (w *world) Has(context.Context, *Image) (bool, error) { return false, nil }
-func (w *world) Build(ctx context.Context, _ event.Sink, image *Image) error {
+func (w *world) Build(ctx context.Context, _ event.Sink, image *Image) (loaded bool, err error) {
 	w.builds = append(w.builds, image.Tag.String())
 	select {
 	case <-time.After(w.buildFor):
-		return nil
+		return false, nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return false, context.Cause(ctx)
 	}
 }
 func (w *world) Missing(_ context.Context, images []*Image) (missing []*Image, err error) {
@@ -90,13 +90,11 @@ func (w *world) Missing(_ context.Context, images []*Image) (missing []*Image, e
 	}
 	return missing, nil
 }
-func (w *world) Load(_ context.Context, _ event.Sink, images []*Image) error {
-	for _, image := range images {
-		w.node[image.Tag.String()] = true
-	}
+func (w *world) Load(_ context.Context, _ event.Sink, image *Image) error {
+	w.node[image.Tag.String()] = true
 	return nil
 }
-func (w *world) Verify(context.Context, event.Sink, *Target) error {
+func (w *world) Verify(context.Context, event.Sink, *Image) error {
 	if w.bad.Load() {
 		return errors.New("dask cannot be imported")
 	}
@@ -778,7 +776,7 @@ func (c clumsyImages) Has(ctx context.Context, image *Image) (bool, error) {
 	c.step("Has")
 	return c.world.Has(ctx, image)
 }
-func (c clumsyImages) Build(ctx context.Context, s event.Sink, image *Image) error {
+func (c clumsyImages) Build(ctx context.Context, s event.Sink, image *Image) (loaded bool, err error) {
 	c.step("Build")
 	return c.world.Build(ctx, s, image)
 }
@@ -789,9 +787,9 @@ func (c clumsyNodes) Missing(ctx context.Context, images []*Image) ([]*Image, er
 	c.step("Missing")
 	return c.world.Missing(ctx, images)
 }
-func (c clumsyNodes) Load(ctx context.Context, s event.Sink, images []*Image) error {
+func (c clumsyNodes) Load(ctx context.Context, s event.Sink, image *Image) error {
 	c.step("Load")
-	return c.world.Load(ctx, s, images)
+	return c.world.Load(ctx, s, image)
 }
 func (c clumsyNodes) Report(context.Context, event.Sink, *Target) { c.step("Report") }
 func (c clumsyNodes) Prune(context.Context, event.Sink, *Target)  { c.step("Prune") }
@@ -803,7 +801,7 @@ func (c clumsyPlatform) Validate(ctx context.Context, s event.Sink, target *Targ
 	c.step("Validate")
 	return c.world.Validate(ctx, s, target)
 }
-func (c clumsyPlatform) Verify(context.Context, event.Sink, *Target) error {
+func (c clumsyPlatform) Verify(context.Context, event.Sink, *Image) error {
 	c.step("Verify")
 	return nil
 }

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -58,4 +59,25 @@ func joinHinted(errs []error) error {
 		hinted = errs
 	}
 	return errors.Join(hinted...)
+}
+
+// sideBySide does several works at the same time. The first that fails ends the others, and its
+// error is returned once they have ended.
+func sideBySide(ctx context.Context, works ...func(context.Context) error) (err error) {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	var first sync.Once
+	var group sync.WaitGroup
+	for _, work := range works {
+		group.Go(func() {
+			if failure := event.Guard(func() error { return work(ctx) }); failure != nil {
+				first.Do(func() {
+					err = failure
+					end()
+				})
+			}
+		})
+	}
+	group.Wait()
+	return err
 }

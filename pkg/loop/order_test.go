@@ -27,15 +27,15 @@ func (b *builder) Has(_ context.Context, image *Image) (bool, error) {
 	return slices.Contains(b.host, image.Name), nil
 }
 
-func (b *builder) Build(_ context.Context, _ event.Sink, image *Image) error {
+func (b *builder) Build(_ context.Context, _ event.Sink, image *Image) (loaded bool, err error) {
 	b.mu.Lock()
 	b.began[image.Name] = time.Since(b.since)
 	b.mu.Unlock()
 	<-time.After(time.Second)
 	if image.Name == b.fails {
-		return event.WithHint(errors.New("image "+image.Name+": RUN false"), "fix it")
+		return false, event.WithHint(errors.New("image "+image.Name+": RUN false"), "fix it")
 	}
-	return nil
+	return true, nil
 }
 
 // TestBuildOrder: an image is built after those that it is built from, beside all others. Those
@@ -66,7 +66,8 @@ func TestBuildOrder(t *testing.T) {
 				b := &builder{began: map[string]time.Duration{}, since: time.Now(), fails: test.fails, host: test.host}
 				missing := slices.DeleteFunc(slices.Clone(target.Images),
 					func(image *Image) bool { return slices.Contains(test.found, image.Name) })
-				err := Stages{Images: b}.build(t.Context(), func(event.Event) {}, target, missing)
+				err := Stages{Images: b, Nodes: &world{node: map[string]bool{}}}.Deliver(t.Context(), func(event.Event) {}, missing,
+					func(*Image) {})
 				if len(b.began) != len(test.began) {
 					t.Errorf("built %v", b.began)
 				}

@@ -33,14 +33,16 @@ type images interface {
 	Hash(ctx context.Context) (target *Target, files []watch.Path, err error)
 	// Has tells whether the host holds the image.
 	Has(ctx context.Context, image *Image) (bool, error)
-	Build(ctx context.Context, sink event.Sink, image *Image) error
+	// Build tells whether it built the image right where pods get it, so that it need not be loaded.
+	Build(ctx context.Context, sink event.Sink, image *Image) (loaded bool, err error)
 }
 
 type nodes interface {
 	// Missing returns those of the images that some node lacks.
 	Missing(ctx context.Context, images []*Image) ([]*Image, error)
-	// Load has the nodes pull images from the host.
-	Load(ctx context.Context, sink event.Sink, images []*Image) error
+	// Load has the nodes pull an image from the host, unless they hold it. It may be called for several
+	// images at the same time.
+	Load(ctx context.Context, sink event.Sink, image *Image) error
 	// Report sends events about what the nodes hold.
 	Report(ctx context.Context, sink event.Sink, target *Target)
 	// Prune removes older images than the target's.
@@ -57,8 +59,9 @@ type platform interface {
 	Files() []string
 	// Validate finds mistakes that can be seen without the images. It changes nothing.
 	Validate(ctx context.Context, sink event.Sink, target *Target) error
-	// Verify tries the images on the nodes, before anything depends on them.
-	Verify(ctx context.Context, sink event.Sink, target *Target) error
+	// Verify tries an image on the nodes, before anything depends on it. It may be called beside
+	// Validate, and for several images at the same time.
+	Verify(ctx context.Context, sink event.Sink, image *Image) error
 	// Apply writes nothing before begin, which it calls once it knows what to write, has returned nil. An
 	// error of begin ends it.
 	Apply(ctx context.Context, sink event.Sink, target *Target, begin func(context.Context) error) error
@@ -115,29 +118,28 @@ func (l *Loop) run(ctx context.Context, sink event.Sink, request request, lastGo
 	if err != nil {
 		return err
 	}
-	err = withCheck(ctx, // a mistake in a chart does not wait for the build, and ends it
-		func(ctx context.Context) error { return stages.Platform.Validate(ctx, sink, target) },
-		func(ctx context.Context) error { return stages.build(ctx, sink, target, missing) })
-	if err != nil {
-		return err
-	}
-	missing, err = stages.missing(ctx, sink, missing) // some may have been built right on the node
-	if err != nil {
-		return err
-	}
-	if err := stages.Nodes.Load(ctx, sink, missing); err != nil {
-		return err
-	}
-	stages.Nodes.Report(ctx, sink, target)
-	stages.Local.Sync(target)
-	begin := func(ctx context.Context) error {
-		if err := stages.Platform.Verify(ctx, sink, target); err != nil {
+	delivered, verified := make(chan *Image, len(target.Images)), make(chan struct{})
+	hashed := target.copy() // a load may change how pods name an image
+	validate := func(ctx context.Context) error { return stages.Platform.Validate(ctx, sink, hashed) }
+	deliver := func(ctx context.Context) error { return stages.deliver(ctx, sink, target, missing, delivered) }
+	verify := func(ctx context.Context) error { return stages.verify(ctx, sink, delivered, verified) }
+	report := func(ctx context.Context) error { stages.Nodes.Report(ctx, sink, target); return nil }
+	begin := func(ctx context.Context) error { // nothing is written before all images have passed
+		if err := await(ctx, verified); err != nil {
 			return err
 		}
 		l.deployed.invalidate(target)
 		return nil
 	}
-	if err := stages.Platform.Apply(ctx, sink, target, begin); err != nil {
+	apply := func(ctx context.Context) error { return stages.Platform.Apply(ctx, sink, target, begin) }
+	err = sideBySide(ctx, verify, func(ctx context.Context) error { // the first mistake ends all of it
+		if err := sideBySide(ctx, validate, deliver); err != nil {
+			return err
+		}
+		stages.Local.Sync(target)
+		return sideBySide(ctx, report, apply)
+	})
+	if err != nil {
 		return err
 	}
 	if err := stages.Platform.Wait(ctx, sink); err != nil {
@@ -211,55 +213,4 @@ func (s Stages) missing(ctx context.Context, sink event.Sink, images []*Image) (
 		return nil, err
 	})
 	return missing, err
-}
-
-// build makes those of the missing images that the host does not hold either, in parallel, each
-// after those that it is built from.
-func (s Stages) build(ctx context.Context, sink event.Sink, target *Target, missing []*Image) error {
-	stage := sink.Stage("build")
-	var jobs []Job
-	for _, image := range target.Images {
-		if !slices.Contains(missing, image) {
-			stage.Note(event.ImageFound, event.FoundImage{Image: image.Event(), On: "node"})
-			continue
-		}
-		jobs = append(jobs, Job{image.Name, image.Bases, func() error {
-			return stage.Guard("build", func() error {
-				onHost, err := s.Images.Has(ctx, image)
-				if err != nil {
-					return err
-				}
-				if onHost {
-					stage.Note(event.ImageFound, event.FoundImage{Image: image.Event(), On: "host"})
-					return nil
-				}
-				return s.Images.Build(ctx, sink, image)
-			})
-		}})
-	}
-	return RunJobs(jobs)
-}
-
-// withCheck does the work beside a check of it. The first of them that fails ends the other one.
-func withCheck(ctx context.Context, check, work func(context.Context) error) error {
-	both, cancel := context.WithCancel(ctx)
-	defer cancel()
-	checked := make(chan error, 1)
-	go func() {
-		err := event.Guard(func() error { return check(both) })
-		if err != nil {
-			cancel()
-		}
-		checked <- err
-	}()
-	err := event.Guard(func() error { return work(both) })
-	failedFirst := err != nil && (both.Err() == nil || ctx.Err() != nil)
-	if err != nil {
-		cancel()
-	}
-	checkErr := <-checked
-	if failedFirst {
-		return err
-	}
-	return cmp.Or(checkErr, err)
 }

@@ -11,6 +11,16 @@ type Target struct {
 	Images []*Image // in the order of devloop.yaml, but each after those that it is built from
 }
 
+// copy returns a target whose images nobody else changes.
+func (t *Target) copy() *Target {
+	copied := &Target{}
+	for _, image := range t.Images {
+		own := *image
+		copied.Images = append(copied.Images, &own)
+	}
+	return copied
+}
+
 // Image is an image of a target.
 type Image struct {
 	Name  string   // in devloop.yaml

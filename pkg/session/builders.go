@@ -176,21 +176,24 @@ func (e *environment) openInNode(ctx context.Context, hasher *build.Builder) (*b
 	return builder, nil
 }
 
-// build builds an image in the node or, where that is not possible, with main.
-func (b *builders) build(ctx context.Context, sink event.Sink, buildIn string, tag name.Tag, input build.Input) error {
+// build builds an image in the node or, where that is not possible, with main. onNode is true if the
+// only node is known to hold what was built.
+func (b *builders) build(
+	ctx context.Context, sink event.Sink, buildIn string, tag name.Tag, input build.Input,
+) (onNode bool, err error) {
 	stage := sink.Stage("build")
 	inNode := b.nodeBuilder(ctx, stage)
 	if inNode == nil {
-		return b.buildOnMain(ctx, sink, input)
+		return false, b.buildOnMain(ctx, sink, input)
 	}
 	onlyNode := buildIn == "node"
 	if left := b.rests.left(input.Name); left > 0 && !onlyNode {
 		stage.Note("image is built on this machine", "image", event.Name(tag.String()),
 			"why", "the node could not", "tried again in", left.Round(time.Second))
-		return b.buildOnMain(ctx, sink, input)
+		return false, b.buildOnMain(ctx, sink, input)
 	}
 	began := time.Now()
-	err := b.buildInNode(ctx, sink, inNode, input)
+	err = b.buildInNode(ctx, sink, inNode, input)
 	took, away := time.Since(began), false
 	if event.IsTransient(err) && ctx.Err() == nil {
 		var back bool
@@ -201,24 +204,24 @@ func (b *builders) build(ctx context.Context, sink event.Sink, buildIn string, t
 		}
 	}
 	if err == nil {
-		return b.registry.Untag(tag) // an earlier build here is not what the node holds now
+		return true, b.registry.Untag(tag) // an earlier build here is not what the node holds now
 	}
 	if !event.IsTransient(err) {
-		return err
+		return false, err
 	}
 	if onlyNode || ctx.Err() != nil || errors.Is(err, build.ErrServerBusy) {
-		return fmt.Errorf("build in the node: %w", err)
+		return false, fmt.Errorf("build in the node: %w", err)
 	}
 	if !away || !b.nodeOff.Swap(true) {
 		stage.Warn("image is built on this machine, since the node cannot", err, "image", event.Name(tag.String()))
 	}
 	if err := b.buildOnMain(ctx, sink, input); err != nil {
-		return err
+		return false, err
 	}
 	if !away {
 		b.rests.add(input.Name, took)
 	}
-	return nil
+	return false, nil
 }
 
 // nodeBuilder returns the node's builder, nil if there is none or if it does not answer again yet.

@@ -138,7 +138,7 @@ func (s *Session) Load(ctx context.Context) (loop.Stages, error) {
 		Images:     imageStage{s.builders, now},
 		Nodes:      nodeStage{s.images, now},
 		Local:      localStage{s.syncer, now},
-		Platform:   platformStage{s.deployer, s.prover, s.containers, now, s.followNamespaces},
+		Platform:   s.platform(now, s.followNamespaces),
 		Forwards:   s.forwards,
 		Containers: containerStage{s.containers, now, s.prover},
 		Proof:      proofStage{s.prover, s.libraries, s.deployer, now, s.forwards.gatewayRoutes()},
@@ -150,10 +150,14 @@ func (s *Session) Load(ctx context.Context) (loop.Stages, error) {
 		}
 		narrowed := stages
 		followAll := func(*config.Config) { s.followNamespaces(now) }
-		narrowed.Platform = platformStage{s.deployer, s.prover, s.containers, part, followAll}
+		narrowed.Platform = s.platform(part, followAll)
 		return narrowed, nil
 	}
 	return stages, nil
+}
+
+func (s *Session) platform(c *config.Config, follow func(*config.Config)) platformStage {
+	return platformStage{s.deployer, s.prover, s.containers, c, follow, make(chan struct{})}
 }
 
 // fixed returns the settings that only a restart changes.

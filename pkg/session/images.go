@@ -53,13 +53,13 @@ func (i imageStage) Has(ctx context.Context, image *loop.Image) (bool, error) {
 	return i.main.Has(ctx, image.Tag)
 }
 
-func (i imageStage) Build(ctx context.Context, sink event.Sink, image *loop.Image) error {
+func (i imageStage) Build(ctx context.Context, sink event.Sink, image *loop.Image) (loaded bool, err error) {
 	if err := i.journal.Record(journal.Image, image.Tag.String()); err != nil {
-		return err
+		return false, err
 	}
 	input := inputsOf(image)
 	if input.Tag != image.Tag {
-		return fmt.Errorf("image %s: it is no longer known what %s was built from", image.Name, image.Tag)
+		return false, fmt.Errorf("image %s: it is no longer known what %s was built from", image.Name, image.Tag)
 	}
 	return i.build(ctx, sink, i.config.BuildIn, image.Tag, input)
 }

@@ -68,16 +68,18 @@ func (n nodeStage) Missing(ctx context.Context, images []*loop.Image) (missing [
 	return missing, nil
 }
 
-func (n nodeStage) Load(ctx context.Context, sink event.Sink, images []*loop.Image) error {
-	var wanted []node.Wanted
-	for _, image := range images {
-		wanted = append(wanted, node.Wanted{Name: image.Name, Tag: image.Tag})
+// Load asks first whether the image is there: this machine's Docker may be the node's own.
+func (n nodeStage) Load(ctx context.Context, sink event.Sink, image *loop.Image) error {
+	missing, err := n.Missing(ctx, []*loop.Image{image})
+	if err != nil || len(missing) == 0 {
+		return err
 	}
-	err := n.store.Load(ctx, sink, n.builders.source, n.registry, wanted)
-	if err == nil {
-		addDigests(images, n.remote)
+	wanted := []node.Wanted{{Name: image.Name, Tag: image.Tag}}
+	if err := n.store.Load(ctx, sink, n.builders.source, n.registry, wanted); err != nil {
+		return err
 	}
-	return err
+	addDigests(missing, n.remote)
+	return nil
 }
 
 // addDigests adds the digests of images that the registry is known to hold. A nil registry knows

@@ -18,11 +18,13 @@ type platformStage struct {
 	containers *containers
 	config     *config.Config
 	follow     func(*config.Config) // called after a write
+	rendered   chan struct{}        // closed when Validate has rendered the releases
 }
 
 func (p platformStage) Files() []string { return ReleaseFiles(p.config) }
 
 func (p platformStage) Validate(ctx context.Context, sink event.Sink, made *loop.Target) error {
+	defer close(p.rendered)
 	list, err := ResolvedReleases(p.config, made)
 	if err != nil {
 		return err
@@ -30,18 +32,43 @@ func (p platformStage) Validate(ctx context.Context, sink event.Sink, made *loop
 	return LocateError(p.config, p.deployer.Validate(ctx, sink, list))
 }
 
-// Verify tries each image in the namespace where it is going to run.
-func (p platformStage) Verify(ctx context.Context, sink event.Sink, target *loop.Target) error {
-	refs := target.Refs()
-	checks := make([]deploy.CheckPod, len(p.config.Verify))
-	for i, v := range p.config.Verify {
-		checks[i] = deploy.CheckPod{
-			Image: refs[v.Image], Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
-			Setting: p.config.WhereToSet("verify"), Namespace: v.Namespace, Near: namespaceOf(p.config, p.deployer, v.Image),
-			Timeout: v.Timeout,
+// Verify tries an image in the namespace where it is going to run.
+func (p platformStage) Verify(ctx context.Context, sink event.Sink, image *loop.Image) error {
+	var checks []deploy.CheckPod
+	for _, v := range p.config.Verify {
+		if v.Image != image.Name {
+			continue
 		}
+		near, err := p.namespaceOf(ctx, image)
+		if err != nil {
+			return err
+		}
+		checks = append(checks, deploy.CheckPod{
+			Image: image.Ref, Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
+			Setting: p.config.WhereToSet("verify"), Namespace: v.Namespace, Near: near, Timeout: v.Timeout,
+		})
+	}
+	if len(checks) == 0 {
+		return nil
+	}
+	if err := p.containers.cluster.Ping(ctx); err != nil { // it may be another one since the image is built
+		return err
 	}
 	return p.deployer.Verify(ctx, sink, checks)
+}
+
+// namespaceOf returns the namespace of the first release that names the image, or "". If none is
+// known to, it waits until the releases are rendered.
+func (p platformStage) namespaceOf(ctx context.Context, image *loop.Image) (string, error) {
+	if namespace := namespaceOf(p.config, p.deployer, image.Name); namespace != "" {
+		return namespace, nil
+	}
+	select {
+	case <-p.rendered:
+		return namespaceOf(p.config, p.deployer, image.Name), nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
 }
 
 func (p platformStage) Apply(

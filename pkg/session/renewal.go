@@ -142,23 +142,5 @@ func (i imageSupply) Supply(ctx context.Context, sink event.Sink, now *target) (
 	if err != nil || len(lacked) == 0 {
 		return nil, err
 	}
-	var jobs []loop.Job
-	for _, image := range lacked {
-		jobs = append(jobs, loop.Job{Name: image.Name, After: image.Bases, Do: func() error {
-			return sink.Stage("build").Guard("build", func() error {
-				if onHost, err := builds.Has(ctx, image); onHost || err != nil {
-					return err
-				}
-				return builds.Build(ctx, sink, image)
-			})
-		}})
-	}
-	if err := loop.RunJobs(jobs); err != nil {
-		return nil, err
-	}
-	missing, err := nodes.Missing(ctx, lacked) // some may have been built right on the node
-	if err == nil {
-		err = nodes.Load(ctx, sink, missing)
-	}
-	return lacked, err
+	return lacked, loop.Stages{Images: builds, Nodes: nodes}.Deliver(ctx, sink, lacked, func(*loop.Image) {})
 }

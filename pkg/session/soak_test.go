@@ -29,16 +29,16 @@ func (q quickStages) Hash(context.Context) (*loop.Target, []watch.Path, error) {
 	tag, err := name.NewTag("page:" + string(content))
 	return &loop.Target{Images: []*loop.Image{{Tag: tag}}}, []watch.Path{{Name: q.file}}, err
 }
-func (quickStages) Has(context.Context, *loop.Image) (bool, error)           { return false, nil }
-func (quickStages) Build(context.Context, event.Sink, *loop.Image) error     { return nil }
-func (quickStages) Load(context.Context, event.Sink, []*loop.Image) error    { return nil }
-func (quickStages) Sync(*loop.Target)                                        {}
-func (quickStages) Report(context.Context, event.Sink, *loop.Target)         {}
-func (quickStages) Prune(context.Context, event.Sink, *loop.Target)          {}
-func (quickStages) Files() []string                                          { return nil }
-func (quickStages) Wait(context.Context, event.Sink) error                   { return nil }
-func (quickStages) Validate(context.Context, event.Sink, *loop.Target) error { return nil }
-func (quickStages) Verify(context.Context, event.Sink, *loop.Target) error   { return nil }
+func (quickStages) Has(context.Context, *loop.Image) (bool, error)               { return false, nil }
+func (quickStages) Build(context.Context, event.Sink, *loop.Image) (bool, error) { return false, nil }
+func (quickStages) Load(context.Context, event.Sink, *loop.Image) error          { return nil }
+func (quickStages) Sync(*loop.Target)                                            {}
+func (quickStages) Report(context.Context, event.Sink, *loop.Target)             {}
+func (quickStages) Prune(context.Context, event.Sink, *loop.Target)              {}
+func (quickStages) Files() []string                                              { return nil }
+func (quickStages) Wait(context.Context, event.Sink) error                       { return nil }
+func (quickStages) Validate(context.Context, event.Sink, *loop.Target) error     { return nil }
+func (quickStages) Verify(context.Context, event.Sink, *loop.Image) error        { return nil }
 func (quickStages) Apply(ctx context.Context, _ event.Sink, _ *loop.Target, begin func(context.Context) error) error {
 	return begin(ctx)
 }
