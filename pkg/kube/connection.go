@@ -284,9 +284,12 @@ func (c *connection) host() string {
 	return (&url.URL{Scheme: c.endpoint.base.Scheme, Host: c.endpoint.base.Host}).String()
 }
 
-// RoundTrip sends a request to the current endpoint.
+// RoundTrip sends a request to the current endpoint, unless it may not be sent now: see ReadOnly.
 func (c *connection) RoundTrip(r *http.Request) (*http.Response, error) {
 	e, err := c.current(r.Context())
+	if err == nil && changes(r) {
+		err = MayWrite(r.Context())
+	}
 	if err != nil {
 		if r.Body != nil {
 			_ = r.Body.Close() // as a RoundTripper has to
