@@ -16,20 +16,17 @@ import (
 
 // Apply makes the cluster hold the releases, and writes nothing where it does already. Releases are
 // applied concurrently, each once its dependencies are up; timeout limits the wait for a rollout.
-// A Helm write is never interrupted: a canceled ctx only keeps it from starting. Nothing is written
-// before begin, which is called once, has returned nil; its error is returned as it is.
+// A Helm write is never interrupted: a canceled ctx only keeps it from starting.
+//
+// Nothing is written before begin, which is called once, has returned nil: by then, each release
+// that waits for no other one has been prepared as far as that goes. Without an error of Apply's own,
+// begin is called also if there is nothing to write; its error is returned as it is.
 func (d *Deployer) Apply(
 	ctx context.Context, sink event.Sink, releases []Release, commands Around, timeout time.Duration,
 	begin func(context.Context) error,
 ) error {
 	stage := sink.Stage("deploy")
 	if err := d.cluster.Ping(ctx); err != nil {
-		return markBusy(err)
-	}
-	if err := begin(ctx); err != nil {
-		return err
-	}
-	if err := d.ensureNamespaces(ctx, stage, releases); err != nil {
 		return markBusy(err)
 	}
 	type result struct {
@@ -46,7 +43,12 @@ func (d *Deployer) Apply(
 			results[name].awaited = true
 		}
 	}
-	all := &around{Around: commands, releases: releases}
+	all, ctx := d.newAround(ctx, stage, commands, releases, begin)
+	if d.endingNamespace(ctx, releases) { // what is read of a release in it would be gone a moment later
+		if err := all.beginning(); err != nil {
+			return err
+		}
+	}
 	var group sync.WaitGroup
 	lasts := make([]revision, len(releases))
 	errs := make([]error, len(releases))
@@ -71,6 +73,9 @@ func (d *Deployer) Apply(
 	group.Wait()
 	errs = slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, errNotBegun) })
 	if err := errors.Join(errs...); err != nil {
+		return errors.Join(err, all.notBegun)
+	}
+	if err := all.beginning(); err != nil {
 		return err
 	}
 	return markBusy(d.afterAll(ctx, sink, all, releases, lasts, timeout))
@@ -87,63 +92,76 @@ func (d *Deployer) apply(
 		return last, err
 	}
 	want.around = all
-	if last, err = d.last(ctx, r); err != nil {
-		return last, err
+	last, changed, err := d.change(ctx, stage, want)
+	for try := 1; errors.Is(err, errMoved) && try < maxConflicts; try++ {
+		last, changed, err = d.change(ctx, stage, want)
 	}
-	refused := d.mayWrite(r, last)
-	if refused == nil {
-		if last, err = d.awaitOtherWriter(ctx, stage, r, last); err != nil {
-			return last, err
-		}
-		if last.exists() && !d.owns(r, last) {
-			stage.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name),
-				"namespace", event.Name(r.Namespace))
-		}
-	}
-	upToDate, err := d.upToDate(ctx, last, want)
 	if err != nil {
 		return last, err
 	}
-	var drifted []drift
-	if upToDate || refused == nil && d.wasApplied(last) {
-		if drifted, err = d.driftsBefore(ctx, stage, r, last, upToDate); err != nil {
-			return last, err
-		}
-	}
-	switch {
-	case upToDate && len(drifted) == 0:
-		if refused == nil && !d.owns(r, last) { // taken over
-			if err := d.recordRelease(r); err != nil {
-				return last, err
-			}
-		}
-		stage.Detail(event.ReleaseUnchanged, r.payload(last.version))
-		sink = nil // its rollout is awaited below, but not news
-	case refused != nil:
-		return last, refused
-	case upToDate:
-		if err := d.claim(ctx, r); err != nil {
-			return last, err
-		}
-		if err := d.restore(ctx, stage, r, last, drifted); err != nil {
-			return last, err
-		}
-	default:
-		if last, err = d.writeOver(ctx, stage, want, last, drifted); err != nil {
-			return last, err
-		}
-	}
-	if refused != nil { // which commands are due is its owner's business
-		last = revision{}
+	if d.mayWrite(r, last) != nil { // which commands are due is its owner's business
+		last.labels = nil
 	}
 	due := last.labels[labelAfter] == labelDue
 	if !awaited && !due {
 		return last, nil
 	}
+	if due || !last.good() { // or nothing is written after the wait
+		if err := all.begin(); err != nil {
+			return last, err
+		}
+	}
+	if !changed {
+		sink = nil // its rollout is awaited, but not news
+	}
 	if err := d.Wait(ctx, sink, []Release{r}, nil, timeout); err != nil || !due {
 		return last, err
 	}
 	return last, d.after(ctx, stage, r, last)
+}
+
+// change writes a release unless the cluster holds it already, and returns its last revision. The
+// error is errMoved if someone else writes it meanwhile.
+func (d *Deployer) change(ctx context.Context, stage event.Stage, want desired) (last revision, changed bool, err error) {
+	r := want.Release
+	if last, err = d.last(ctx, r); err != nil {
+		return last, false, err
+	}
+	refused := d.mayWrite(r, last)
+	if refused == nil {
+		if last, err = d.awaitOtherWriter(ctx, stage, r, last); err != nil {
+			return last, false, err
+		}
+	}
+	upToDate, err := d.upToDate(ctx, last, want)
+	if err != nil {
+		return last, false, err
+	}
+	var drifted []drift
+	if upToDate || refused == nil && d.wasApplied(last) {
+		if drifted, err = d.driftsBefore(ctx, stage, r, last, upToDate); err != nil {
+			return last, false, err
+		}
+	}
+	switch {
+	case upToDate && len(drifted) == 0:
+		if refused == nil && !d.owns(r, last) { // taken over
+			if err := d.claim(ctx, stage, want, last); err != nil {
+				return last, false, err
+			}
+		}
+		stage.Detail(event.ReleaseUnchanged, r.payload(last.version))
+		return last, false, nil
+	case refused != nil:
+		return last, false, refused
+	case upToDate:
+		if err := d.claim(ctx, stage, want, last); err != nil {
+			return last, false, err
+		}
+		return last, true, d.restore(ctx, stage, r, last, drifted)
+	}
+	last, err = d.writeOver(ctx, stage, want, last, drifted)
+	return last, true, err
 }
 
 // driftsBefore returns what others have changed in a release. If it is going to be written, an
@@ -239,35 +257,22 @@ func (d *Deployer) write(ctx context.Context, stage event.Stage, want desired, l
 }
 
 // prepare does all that precedes the first write of a release: its commands, and a try of what is
-// to be written. It returns what to write, and what to delete before that.
+// to be written. It returns what to write, and what to delete before that. What it has to write
+// itself comes after want.around.begin.
 func (d *Deployer) prepare(
 	ctx context.Context, stage event.Stage, want *desired, last revision, w *writeLog,
 ) (made rendered, recreate []recreation, err error) {
 	r := want.Release
-	if err := d.beforeAll(ctx, stage, want.around); err != nil {
+	if last, err = d.runBefore(ctx, stage, want, last, w); err != nil {
 		return made, nil, err
-	}
-	for _, command := range r.Before {
-		if err := d.run(ctx, stage, r, "before", command); err != nil {
-			return made, nil, err
-		}
-		w.add("ran", strings.Join(command.Args, " "))
 	}
 	// Validate rendered it too, but its dependencies may have added kinds that its templates ask
 	// for.
 	if made, err = d.render(ctx, want, last); err != nil {
 		return made, nil, err
 	}
-	if err := d.applyNamespaces(ctx, stage, r, made.crds, w); err != nil {
+	if err := d.bringMissing(ctx, stage, want, made, w); err != nil {
 		return made, nil, err
-	}
-	missing := d.checkNamespaces(ctx, want, made)
-	if missing != nil || d.lacksKinds(want, made) {
-		d.bringForward(ctx, stage, want.around)
-		missing = d.checkNamespaces(ctx, want, made)
-	}
-	if missing != nil {
-		return made, nil, missing
 	}
 	reports := event.Stage{} // Validate has reported unknown fields
 	if !last.exists() {
@@ -283,12 +288,39 @@ func (d *Deployer) prepare(
 	if err != nil {
 		return made, nil, err
 	}
-	d.noteTakeover(stage, r, found.foreign)
 	want.takesOver = found.kept || len(found.foreign) > 0
-	if ctx.Err() != nil {
-		return made, nil, context.Cause(ctx)
+	if err := d.claim(ctx, stage, *want, last); err != nil {
+		return made, nil, err
 	}
-	return made, found.recreate, d.claim(ctx, r)
+	d.noteTakeover(stage, r, found.foreign)
+	return made, found.recreate, d.applyNamespaces(ctx, stage, r, made.crds, w)
+}
+
+// runBefore runs the commands that precede a release, and returns its last revision after them.
+func (d *Deployer) runBefore(
+	ctx context.Context, stage event.Stage, want *desired, last revision, w *writeLog,
+) (revision, error) {
+	r := want.Release
+	if len(want.around.Before)+len(r.Before) == 0 {
+		return last, nil
+	}
+	if err := d.begin(ctx, *want, last); err != nil {
+		return last, err
+	}
+	if err := d.beforeAll(ctx, stage, want.around); err != nil {
+		return last, err
+	}
+	for _, command := range r.Before {
+		if err := d.run(ctx, stage, r, "before", command); err != nil {
+			return last, err
+		}
+		w.add("ran", strings.Join(command.Args, " "))
+	}
+	last, err := d.last(ctx, r)
+	if err == nil {
+		last, err = d.awaitOtherWriter(ctx, stage, r, last)
+	}
+	return last, err
 }
 
 // writeObjects writes a release that was claimed, its CRDs first.
@@ -301,7 +333,7 @@ func (d *Deployer) writeObjects(
 	if err := d.deleteToRecreate(ctx, stage, want.Release, recreate, w); err != nil {
 		return nil, fmt.Errorf("release %s: %w", want.ID(), err)
 	}
-	written, err := d.helmWrite(stage, want, made, w) //nolint:contextcheck // never interrupted
+	written, err := d.helmWrite(ctx, stage, want, made, w)
 	if err != nil {
 		if event.Hint(err) == "" {
 			err = event.WithHint(err, want.hintFix())
@@ -311,17 +343,44 @@ func (d *Deployer) writeObjects(
 	return written, nil
 }
 
-// claim records that devloop may delete a release that it is about to write, unless someone else
-// has made it in the meantime.
-func (d *Deployer) claim(ctx context.Context, r Release) error {
-	now, err := d.last(ctx, r)
+// errMoved is the error of a release that someone else has written since it was read.
+var errMoved = errors.New("another process has written the release meanwhile")
+
+// begin waits until the release may be written. That takes its time: the error is errMoved unless
+// last is still its last revision then.
+func (d *Deployer) begin(ctx context.Context, want desired, last revision) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := want.around.begin(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	now, err := d.last(ctx, want.Release)
+	if err == nil {
+		err = d.mayWrite(want.Release, now)
+	}
 	if err != nil {
 		return err
 	}
-	if err := d.mayWrite(r, now); err != nil {
+	if now.version != last.version || now.status != last.status {
+		return event.Transient(fmt.Errorf("release %s: %w", want.ID(), errMoved))
+	}
+	return nil
+}
+
+// claim begins to write a release, and records that devloop may delete it.
+func (d *Deployer) claim(ctx context.Context, stage event.Stage, want desired, last revision) error {
+	if err := d.begin(ctx, want, last); err != nil {
 		return err
 	}
-	return d.recordRelease(r)
+	if r := want.Release; last.exists() && !d.owns(r, last) {
+		stage.Warn("release taken over, it will be removed with the others", nil, "release", event.Name(r.Name),
+			"namespace", event.Name(r.Namespace))
+	}
+	return d.recordRelease(want.Release)
 }
 
 // after runs the commands that follow a release, once it is up, and then removes the mark that they

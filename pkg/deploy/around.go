@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // Around are commands around all releases of one Apply.
@@ -15,19 +17,47 @@ type Around struct {
 	After  []Command // run once all releases are up, if any was written
 }
 
-// around is the state of Around in one Apply.
+// around is the state of one Apply.
 type around struct {
 	Around
 	once sync.Once
 	err  error // of the commands before
 
+	beginning func() error // does its work once, before the first write
+	begun     atomic.Bool  // requests may write, see kube.ReadOnly
+	notBegun  error        // why beginning has failed
+
 	releases []Release // of the Apply
 	brought  sync.Once // see bringForward
 }
 
-// errNotBegun is the error of a release that a command before all releases kept from being written,
-// once another release has the command's own error.
-var errNotBegun = errors.New("a command before all releases has failed")
+// newAround returns the state of an Apply, and the context for its releases.
+func (d *Deployer) newAround(
+	ctx context.Context, stage event.Stage, commands Around, releases []Release, begin func(context.Context) error,
+) (*around, context.Context) {
+	a := &around{Around: commands, releases: releases}
+	a.beginning = sync.OnceValue(func() error {
+		if a.notBegun = begin(ctx); a.notBegun == nil {
+			a.begun.Store(true)
+			a.notBegun = markBusy(d.ensureNamespaces(ctx, stage, releases))
+		}
+		return a.notBegun
+	})
+	return a, kube.ReadOnly(ctx, func() bool { return !a.begun.Load() })
+}
+
+// begin is called before whatever a release writes or runs. It returns when the Apply may write, and
+// has made the namespaces that the releases ask for.
+func (a *around) begin() error {
+	if a.beginning() != nil {
+		return errNotBegun
+	}
+	return nil
+}
+
+// errNotBegun is the error of a release that was not written because of what precedes all of them:
+// the error itself is returned once.
+var errNotBegun = errors.New("what precedes all releases has failed")
 
 // beforeAll runs the commands before all releases, if that was not done yet.
 func (d *Deployer) beforeAll(ctx context.Context, stage event.Stage, a *around) error {

@@ -11,11 +11,36 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// lacksKinds tells whether the API server does not have the kinds of all objects of a release.
+// bringMissing writes what a release needs and is not there: the namespaces that releases ask for,
+// then those of its own manifests, then what other releases bring. It returns an error if a
+// namespace is missing even then.
+func (d *Deployer) bringMissing(
+	ctx context.Context, stage event.Stage, want *desired, made rendered, w *writeLog,
+) error {
+	missing := d.checkNamespaces(ctx, want, made)
+	if missing == nil && !d.lacksKinds(want, made) {
+		return nil
+	}
+	if err := want.around.begin(); err != nil {
+		return err
+	}
+	if err := d.applyNamespaces(ctx, stage, want.Release, made.crds, w); err != nil {
+		return err
+	}
+	if missing = d.checkNamespaces(ctx, want, made); missing != nil || d.lacksKinds(want, made) {
+		d.bringForward(ctx, stage, want.around)
+		missing = d.checkNamespaces(ctx, want, made)
+	}
+	return missing
+}
+
+// lacksKinds tells whether the API server does not have the kinds of all objects of a release, those
+// that it brings itself excepted.
 func (d *Deployer) lacksKinds(want *desired, made rendered) bool {
+	next := made.attempt(want)
 	return slices.ContainsFunc(made.objects, func(o manifestObject) bool {
 		_, _, err := d.endpoint(o.in(want.Namespace))
-		return meta.IsNoMatchError(err)
+		return meta.IsNoMatchError(err) && !next.describes(o)
 	})
 }
 

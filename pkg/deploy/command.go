@@ -11,6 +11,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/command"
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 const (
@@ -44,6 +45,9 @@ func (d *Deployer) run(ctx context.Context, stage event.Stage, r Release, when s
 	}
 	if when == "after" { // all is applied
 		hint = "each run tries it again until"
+	}
+	if err := kube.MayWrite(ctx); err != nil {
+		return err
 	}
 	return stage.Step(ctx, event.CommandRun, func(ctx context.Context) ([]any, error) {
 		kubeconfig, remove, err := d.cluster.WriteKubeconfig(ctx, d.options.Runtime)

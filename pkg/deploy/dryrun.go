@@ -25,6 +25,7 @@ import (
 // their charts may need what these bring. An API server that is away is no mistake.
 func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
 	stage := sink.Stage("deploy")
+	ctx = kube.ReadOnly(ctx, func() bool { return true })
 	err := d.cluster.Ping(ctx)
 	if err == nil {
 		err = d.cluster.Refresh(ctx)
@@ -117,7 +118,8 @@ func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired,
 		return tried{}, err
 	}
 	never, kept := d.neverInstalled(all), d.keepsObjects(all)
-	next := attempt{Release: want.Release, stage: stage, objects: made.objects, fresh: never && !kept}
+	next := made.attempt(want)
+	next.stage, next.fresh = stage, never && !kept
 	events := installHooks
 	if len(all) > 0 && all[0].exists() && !never {
 		record, err := d.record(ctx, want.Release, comparedWith(all))
@@ -131,14 +133,20 @@ func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired,
 			next.hooks = append(next.hooks, decodeObjects(want.file(hook.Path), hook.Manifest)...)
 		}
 	}
+	found, err := d.try(ctx, next)
+	found.kept = kept
+	return found, err
+}
+
+// attempt is what a release is rendered to, as if it were not there.
+func (made rendered) attempt(want *desired) attempt {
+	next := attempt{Release: want.Release, objects: made.objects}
 	for _, crd := range made.crds {
 		for _, o := range manifestObjects(string(crd.File.Data)) {
 			next.crds = append(next.crds, manifestObject{o.Unstructured, want.file(crd.Filename)})
 		}
 	}
-	found, err := d.try(ctx, next)
-	found.kept = kept
-	return found, err
+	return next
 }
 
 // comparedWith returns the revision that Helm compares the next one with.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 const (
@@ -45,6 +46,9 @@ func (d *Deployer) helm(ctx context.Context, namespace string) (*action.Configur
 func (d *Deployer) helmFor(
 	ctx context.Context, stage event.Stage, r Release, w *writeLog,
 ) (*action.Configuration, []*release.Release, error) {
+	if err := kube.MayWrite(ctx); err != nil { // Helm's own requests do not have this context
+		return nil, nil, err
+	}
 	helm, err := d.helm(ctx, r.Namespace)
 	if err != nil {
 		return nil, nil, err
@@ -60,8 +64,10 @@ func (d *Deployer) helmFor(
 
 // helmWrite installs or upgrades a release; made is what its chart was rendered to. Helm's own
 // contexts are not used: one that is done marks the release failed while Helm's worker goes on.
-func (d *Deployer) helmWrite(stage event.Stage, want desired, made rendered, w *writeLog) (*release.Release, error) {
-	ctx := context.Background()
+func (d *Deployer) helmWrite(
+	ctx context.Context, stage event.Stage, want desired, made rendered, w *writeLog,
+) (*release.Release, error) {
+	ctx = context.WithoutCancel(ctx)
 	helm, history, err := d.helmFor(ctx, stage, want.Release, w)
 	if err != nil {
 		return nil, err

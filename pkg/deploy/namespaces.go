@@ -21,16 +21,28 @@ import (
 	"github.com/devloop/devloop/pkg/kube"
 )
 
-// ensureNamespaces creates the namespaces that releases ask for.
-func (d *Deployer) ensureNamespaces(ctx context.Context, stage event.Stage, releases []Release) error {
-	var names []string
+// createdNamespaces returns the namespaces that releases ask for.
+func createdNamespaces(releases []Release) (names []string) {
 	for _, r := range releases {
 		if r.CreateNamespace && !slices.Contains(names, r.Namespace) {
 			names = append(names, r.Namespace)
 		}
 	}
+	return names
+}
+
+// endingNamespace tells whether a namespace that releases ask for is being deleted.
+func (d *Deployer) endingNamespace(ctx context.Context, releases []Release) bool {
+	return slices.ContainsFunc(createdNamespaces(releases), func(name string) bool {
+		found, err := d.cluster.Client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+		return err == nil && found.Status.Phase == corev1.NamespaceTerminating // an error is met again
+	})
+}
+
+// ensureNamespaces creates the namespaces that releases ask for.
+func (d *Deployer) ensureNamespaces(ctx context.Context, stage event.Stage, releases []Release) error {
 	group, ctx := event.NewGroup(ctx)
-	for _, name := range names {
+	for _, name := range createdNamespaces(releases) {
 		group.Go(func() error {
 			_, err := d.ensureNamespace(ctx, stage, name)
 			return err

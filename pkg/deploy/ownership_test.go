@@ -75,7 +75,7 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 			}
 			d.revisionContents[revisionID(r, 1)] = contents{} // it names no objects
 
-			_, err = d.apply(t.Context(), nil, r, &around{}, true, time.Minute)
+			_, err = d.apply(t.Context(), nil, r, begun(), true, time.Minute)
 			if test.wantErr == "" && err != nil || test.wantErr != "" &&
 				(err == nil || !strings.Contains(err.Error(), test.wantErr)) {
 				t.Errorf("it ends with %v", err)
@@ -99,6 +99,9 @@ func TestReleaseOfAnotherUser(t *testing.T) {
 	}
 }
 
+// begun is an Apply that may write.
+func begun() *around { return &around{beginning: func() error { return nil }} }
+
 // Someone else creates the release while the commands before it run.
 func TestReleaseThatSomeoneElseMakesMeanwhile(t *testing.T) {
 	remembered := permits{}
@@ -111,7 +114,8 @@ func TestReleaseThatSomeoneElseMakesMeanwhile(t *testing.T) {
 	if err := client.Tracker().Create(secrets, theirs, "demo"); err != nil {
 		t.Fatal(err)
 	}
-	err := d.claim(t.Context(), demoRelease)
+	want := desired{Release: demoRelease, around: begun()}
+	err := d.claim(t.Context(), event.Stage{}, want, revision{})
 	if err == nil || !strings.Contains(err.Error(), "another user or machine") ||
 		remembered.Has(journal.Release, demoRelease.ID()) {
 		t.Errorf("%v, the journal has %v", err, remembered)
@@ -119,7 +123,7 @@ func TestReleaseThatSomeoneElseMakesMeanwhile(t *testing.T) {
 	if err := client.Tracker().Delete(secrets, "demo", theirs.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.claim(t.Context(), demoRelease); err != nil || !remembered.Has(journal.Release, demoRelease.ID()) {
+	if err := d.claim(t.Context(), event.Stage{}, want, revision{}); err != nil || !remembered.Has(journal.Release, demoRelease.ID()) {
 		t.Errorf("%v, the journal has %v", err, remembered)
 	}
 }

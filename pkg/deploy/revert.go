@@ -106,14 +106,12 @@ func (d *Deployer) writeOne(ctx context.Context, stage event.Stage, one drift) e
 	if err != nil {
 		return err
 	}
-	write := context.Background() // never interrupted; each request has a deadline
+	write := context.WithoutCancel(ctx) // never interrupted; each request has a deadline
 	if !one.isGone() {
-		_, err = api.Update(write, one.restored, //nolint:contextcheck // see above
-			metav1.UpdateOptions{FieldManager: kube.FieldManager})
+		_, err = api.Update(write, one.restored, metav1.UpdateOptions{FieldManager: kube.FieldManager})
 		return err
 	}
-	_, err = api.Create(write, withOwner(r, one.content), //nolint:contextcheck // see above
-		metav1.CreateOptions{FieldManager: kube.FieldManager})
+	_, err = api.Create(write, withOwner(r, one.content), metav1.CreateOptions{FieldManager: kube.FieldManager})
 	if err == nil && one.kind.Kind == "CustomResourceDefinition" {
 		d.cluster.InvalidateCapabilities()
 		err = d.awaitKind(ctx, one.content)
