@@ -9,6 +9,8 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -37,6 +39,8 @@ type runtime interface {
 	untag(ctx context.Context, n *node, name string) error
 	// remove is untag, but returns after the layers that nothing else uses were deleted.
 	remove(ctx context.Context, n *node, name string) error
+	// unpacked returns the chain IDs of layers that the node has, if not of all.
+	unpacked(ctx context.Context, n *node) (map[string]bool, error)
 	// processes returns lines with the ID of a container and the PID of its first process, of these
 	// containers or of all. Those that do not exist have none.
 	processes(ctx context.Context, n *node, ids []string) (string, error)
@@ -180,6 +184,28 @@ func (r *commandRuntime) untag(ctx context.Context, n *node, name string) error 
 
 func (r *commandRuntime) remove(ctx context.Context, n *node, name string) error {
 	return r.untag(ctx, n, name)
+}
+
+// unpacked asks for the layers of all images.
+func (r *commandRuntime) unpacked(ctx context.Context, n *node) (map[string]bool, error) {
+	chainIDs := map[string]bool{}
+	out, err := r.run(ctx, n, "image", "ls", "--quiet", "--no-trunc")
+	ids := strings.Fields(out)
+	if err != nil || len(ids) == 0 {
+		return chainIDs, err
+	}
+	out, err = r.run(ctx, n, append([]string{"image", "inspect", "--format",
+		"{{range .RootFS.Layers}}{{.}} {{end}}"}, ids...)...)
+	for line := range strings.Lines(out) {
+		var diffIDs []digest.Digest
+		for _, id := range strings.Fields(line) {
+			diffIDs = append(diffIDs, digest.Digest(id))
+		}
+		for _, id := range identity.ChainIDs(diffIDs) {
+			chainIDs[id.String()] = true
+		}
+	}
+	return chainIDs, unless(err, r.notFound) // one that was removed meanwhile
 }
 
 func (r *commandRuntime) processes(ctx context.Context, n *node, ids []string) (string, error) {

@@ -13,6 +13,8 @@ import (
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -68,6 +70,45 @@ func (d DockerSource) Push(ctx context.Context, r *Registry, tag name.Tag) (dige
 			"update Docker to 20.10 or newer")
 	}
 	return digest, nil
+}
+
+// Lacked returns how many bytes of layers the only node would get of an image, and whether it has
+// others of them. It is an upper bound, not compressed.
+func (d DockerSource) Lacked(ctx context.Context, c *Cluster, tag name.Tag) (bytes int64, partly bool, err error) {
+	n, err := c.builderNode()
+	if err != nil {
+		return 0, false, err
+	}
+	image, err := d.Client.ImageInspect(ctx, tag.String())
+	if err != nil {
+		return 0, false, err
+	}
+	history, err := d.Client.ImageHistory(ctx, tag.String())
+	if err != nil {
+		return 0, false, err
+	}
+	has, err := n.runtime.unpacked(ctx, n)
+	if err != nil {
+		return 0, false, err
+	}
+	var diffIDs []digest.Digest
+	for _, id := range image.RootFS.Layers {
+		diffIDs = append(diffIDs, digest.Digest(id))
+	}
+	lacked := len(diffIDs)
+	for _, id := range identity.ChainIDs(diffIDs) {
+		if has[id.String()] {
+			lacked--
+		}
+	}
+	partly = lacked < len(diffIDs)
+	for _, step := range history.Items { // the last step comes first; those without a layer have no size
+		if step.Size > 0 && lacked > 0 {
+			bytes += step.Size
+			lacked--
+		}
+	}
+	return bytes, partly, nil
 }
 
 // pushedDigest returns the digest that a daemon reports for a pushed tag, "" for other messages. It

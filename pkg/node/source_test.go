@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,6 +21,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/moby/client"
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -194,4 +197,78 @@ func checkCredentials(t *testing.T, r *Registry, header string) {
 	}
 	c := registryClient{r.address, func(req *http.Request) { req.SetBasicAuth(auth.Username, auth.Password) }}
 	c.expect(t, http.StatusOK, http.MethodGet, "/v2/", "")
+}
+
+// dockerNode answers what a node's docker command prints about images.
+type dockerNode struct {
+	transport
+	layers []string // of each image, the IDs of its layers
+}
+
+func (d dockerNode) run(_ context.Context, _ io.Reader, args ...string) (string, error) {
+	if slices.Contains(args, "ls") {
+		return strings.Repeat("sha256:1\n", len(d.layers)), nil
+	}
+	return strings.Join(d.layers, "\n") + "\n", nil
+}
+
+// TestLacked: how much of an image would have to be moved. Layers count where those below are the
+// same, and steps that made none do not.
+func TestLacked(t *testing.T) {
+	layers := make([]string, 3)
+	for i := range layers {
+		layers[i] = "sha256:" + strings.Repeat(strconv.Itoa(i), 64)
+	}
+	daemon := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/images/worker:1/json"):
+			_ = json.NewEncoder(w).Encode(map[string]any{"RootFS": map[string]any{"Type": "layers", "Layers": layers}})
+		case strings.HasSuffix(r.URL.Path, "/images/worker:1/history"):
+			_, _ = io.WriteString(w, `[{"Size": 0}, {"Size": 3}, {"Size": 0}, {"Size": 20}, {"Size": 100}]`)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer daemon.Close()
+	docker, err := client.New(client.WithHost("tcp://" + daemon.Listener.Addr().String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer docker.Close()
+	for about, test := range map[string]struct {
+		has    []string // images of the node, as their layers
+		bytes  int64
+		partly bool
+	}{
+		"a new node":               {nil, 123, false},
+		"other images":             {[]string{layers[1] + " " + layers[2]}, 123, false},
+		"the base":                 {[]string{layers[0]}, 23, true},
+		"all but the last":         {[]string{layers[2], layers[0] + " " + layers[1] + " " + layers[1]}, 3, true},
+		"the same on another base": {[]string{layers[0], layers[1] + " " + layers[1] + " " + layers[2]}, 23, true},
+		"all":                      {[]string{strings.Join(layers, " ")}, 0, true},
+	} {
+		unpacked := &fakeContainerd{}
+		for _, image := range test.has {
+			var ids []digest.Digest
+			for _, id := range strings.Fields(image) {
+				ids = append(ids, digest.Digest(id))
+			}
+			for _, id := range identity.ChainIDs(ids) {
+				unpacked.unpacked = append(unpacked.unpacked, id.String())
+			}
+		}
+		for _, n := range []*node{
+			{name: "n", transport: dockerNode{layers: test.has}, runtime: dockerRuntime},
+			{name: "n", transport: unpacked, runtime: containerdRuntime{}},
+		} {
+			bytes, partly, err := DockerSource{docker}.Lacked(t.Context(), &Cluster{nodes: []*node{n}}, newTag(t, "worker:1"))
+			if bytes != test.bytes || partly != test.partly || err != nil {
+				t.Errorf("%s, %s: %d bytes, %t, %v", about, n.runtime.name(), bytes, partly, err)
+			}
+		}
+	}
+	several := &Cluster{nodes: make([]*node, 2)}
+	if _, _, err := (DockerSource{docker}).Lacked(t.Context(), several, newTag(t, "worker:1")); err == nil {
+		t.Error("one of several nodes is meant")
+	}
 }

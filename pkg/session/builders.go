@@ -33,6 +33,12 @@ const (
 	restFactor = 10
 	maxRest    = 10 * time.Minute
 
+	// The node builds an image that this machine has, for as long as moving it there would take,
+	// unless little has to be moved. Layers are moved at about that many bytes in a second: Docker
+	// compresses them on one core.
+	littleToMove = 64 << 20
+	movedPerSec  = 20 << 20
+
 	// A node whose builder does not answer, such as a Docker that restarts, is waited for. If it
 	// is not back by then, each build asks it first whether it is.
 	nodeWait     = 10 * time.Second
@@ -61,6 +67,7 @@ type builders struct {
 	brought  singleflight.Group // of the project's images that others are built from
 	bases    sync.Mutex         // held while the node loads base images, which images share
 	rests    rests
+	found    sync.Map // for how long the node may build images that main has, by name.Tag
 }
 
 // rests are images that are not built in the node for a while.
@@ -176,6 +183,55 @@ func (e *environment) openInNode(ctx context.Context, hasher *build.Builder) (*b
 	return builder, nil
 }
 
+// soonerInNode reports whether the node, which may have all steps in its cache, is likely to build
+// an image that main has in less time than it takes to move it. A node without any of its layers
+// has not built anything like it.
+func (b *builders) soonerInNode(ctx context.Context, tag name.Tag, input build.Input) bool {
+	stage := b.sink.Stage("build")
+	docker, isDocker := b.source.(node.DockerSource)
+	if !isDocker || input.Tag != tag || b.nodeBuilder(ctx, stage) == nil || b.rests.left(input.Name) > 0 {
+		return false
+	}
+	lacked, partly, err := docker.Lacked(ctx, b.nodes, tag)
+	if err != nil || !partly || lacked <= littleToMove {
+		return false
+	}
+	b.found.Store(tag, time.Duration(lacked/movedPerSec)*time.Second)
+	stage.Note("image is built in the node, though this machine has it", "image", event.Name(tag.String()),
+		"why", fmt.Sprintf("%d MB would have to be moved", lacked>>20))
+	return true
+}
+
+// buildFound builds an image in the node that main has, too. If that does not succeed in time, the
+// node gets the one that main has: it is no error.
+func (b *builders) buildFound(ctx context.Context, sink event.Sink, inNode *build.Builder, input build.Input,
+	limit time.Duration) (onNode bool, err error) {
+	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it takes longer than %s", limit.Round(time.Second)))
+	defer cancel()
+	err = b.buildInNode(limited, func(e event.Event) {
+		if e.Phase == event.Failed {
+			e.Phase = event.Interrupted
+		}
+		if e.Message != event.BuildStepFailed {
+			sink(e)
+		}
+	}, inNode, input)
+	switch {
+	case err == nil:
+		return true, b.registry.Untag(input.Tag)
+	case ctx.Err() != nil:
+		return false, context.Cause(ctx)
+	case errors.Is(err, event.ErrSuperseded):
+		return false, err
+	}
+	sink.Stage("build").Note("image is taken from this machine after all", "image", event.Name(input.Tag.String()),
+		"why", err.Error())
+	if has, err := b.main.Has(ctx, input.Tag); has || err != nil {
+		return false, err
+	}
+	return false, b.buildOnMain(ctx, sink, input)
+}
+
 // build builds an image in the node or, where that is not possible, with main. onNode is true if the
 // only node is known to hold what was built.
 func (b *builders) build(
@@ -185,6 +241,9 @@ func (b *builders) build(
 	inNode := b.nodeBuilder(ctx, stage)
 	if inNode == nil {
 		return false, b.buildOnMain(ctx, sink, input)
+	}
+	if limit, found := b.found.LoadAndDelete(tag); found {
+		return b.buildFound(ctx, sink, inNode, input, limit.(time.Duration)) //nolint:forcetypeassert // of soonerInNode
 	}
 	onlyNode := buildIn == "node"
 	if left := b.rests.left(input.Name); left > 0 && !onlyNode {

@@ -1,8 +1,13 @@
 package session
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -140,5 +145,52 @@ func TestNodeBuilderThatRestarts(t *testing.T) {
 	if said["images are built in the node again"] != 1 ||
 		said["waiting for the node to build again"] != 1 {
 		t.Errorf("said %v", said)
+	}
+}
+
+// An image that this machine has, and that the node does not build in time or not at all, is moved:
+// that is no error, and said once.
+func TestFoundImage(t *testing.T) {
+	d := &daemon{t: t} // whose BuildKit breaks off
+	d.start()
+	inNode, err := client.New(client.WithHost("tcp://" + d.address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = inNode.Close() })
+	dockerfile := filepath.Join(t.TempDir(), "Dockerfile")
+	if err := os.WriteFile(dockerfile, []byte("FROM scratch\nLABEL a=b\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	images := &imageList{}
+	host := httptest.NewServer(images)
+	defer host.Close()
+	b := newNodeStage(t, host.Listener.Addr().String()).builders
+	b.inNode = b.host.InDocker(inNode, build.NodeDocker("minikube", "minikube ssh -- sudo"))
+	input, err := b.main.Hash(t.Context(), build.Image{Name: "worker", Dockerfile: dockerfile, Context: filepath.Dir(dockerfile)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	images.images = []string{input.Tag.String()}
+	for about, limit := range map[string]time.Duration{"it cannot": time.Minute, "not in time": time.Nanosecond} {
+		var h eventLog
+		b.found.Store(input.Tag, limit)
+		if onNode, err := b.build(t.Context(), h.sink, "auto", input.Tag, input); onNode || err != nil {
+			t.Errorf("%s: on the node %t, %v", about, onNode, err)
+		}
+		said, last := h.take()
+		if last.Message != "image is taken from this machine after all" || strings.Contains(strings.Join(said, " "), "failed") {
+			t.Errorf("%s: said %q", about, said)
+		}
+		if _, kept := b.found.Load(input.Tag); kept {
+			t.Errorf("%s: the next build of it is limited, too", about)
+		}
+	}
+	superseded, cancel := context.WithCancelCause(t.Context())
+	cancel(event.ErrSuperseded)
+	b.found.Store(input.Tag, time.Minute)
+	_, err = b.build(superseded, func(event.Event) {}, "auto", input.Tag, input)
+	if !errors.Is(err, event.ErrSuperseded) {
+		t.Errorf("a newer save: %v", err)
 	}
 }

@@ -49,8 +49,10 @@ func (i imageStage) Hash(ctx context.Context) (target *loop.Target, files []watc
 	return newTarget(inputs), files, err
 }
 
+// Has reports whether the host holds the image, and the nodes are to get it from there.
 func (i imageStage) Has(ctx context.Context, image *loop.Image) (bool, error) {
-	return i.main.Has(ctx, image.Tag)
+	has, err := i.main.Has(ctx, image.Tag)
+	return has && !i.soonerInNode(ctx, image.Tag, inputsOf(image)), err
 }
 
 func (i imageStage) Build(ctx context.Context, sink event.Sink, image *loop.Image) (loaded bool, err error) {

@@ -52,6 +52,7 @@ func TestNode(t *testing.T) {
 	step(t, "docker", func(t *testing.T) {
 		startCluster(t, "built", "--runtime", "docker", "--bare")
 		step(t, "built in the node", func(t *testing.T) { builtInTheNode(t, "docker") })
+		step(t, "found on this machine", foundHere)
 		step(t, "built from another image", builtFromAnother) // in containerd: part build
 		step(t, "DOCKER_HOST is the node's own daemon", builtByTheNodesOwn)
 	})
@@ -60,6 +61,7 @@ func TestNode(t *testing.T) {
 		// First, since it brings the base image that the node needs where this machine has no
 		// Docker.
 		step(t, "built in the node", func(t *testing.T) { builtInTheNode(t, "containerd") })
+		step(t, "found on this machine", foundHere)
 		step(t, "cri-o", givenToCRIO)
 		step(t, "side by side", func(t *testing.T) {
 			for what, test := range map[string]func(*testing.T){
@@ -184,6 +186,42 @@ func builtInTheNode(t *testing.T, runtime string) {
 		}
 	})
 	d.stop(t)
+}
+
+// foundHere is about images that this machine's Docker has, too. The node holds the base image by
+// now.
+func foundHere(t *testing.T) {
+	p := newProject(t, "small")
+	found := func(t *testing.T, line string) (d *devloop, image string) {
+		p.edit(t, "Dockerfile", "COPY", line+"\nCOPY")
+		image, _ = p.build(t)
+		return p.start(t), image
+	}
+	step(t, "a small one is moved", func(t *testing.T) {
+		d, _ := found(t, "RUN true")
+		d.await(t, 0, p.loaded())
+		d.await(t, 0, ready)
+		if d.count(0, building) != 0 {
+			t.Error("the node builds it")
+		}
+		d.stop(t)
+	})
+	step(t, "a large one is built in the node", func(t *testing.T) {
+		d, image := found(t, "RUN head -c 100000000 /dev/urandom > /large")
+		d.await(t, 0, on("image is built in the node, though this machine has it"))
+		d.await(t, 0, ready)
+		if d.count(0, on(event.LoadingImage)) != 0 || d.count(0, on(event.ImageBuilt).with("image", "^"+image+"$")) != 1 {
+			t.Error("it was moved")
+		}
+		d.stop(t)
+	})
+	step(t, "a large one that the node cannot build is moved", func(t *testing.T) {
+		d, _ := found(t, "RUN pip download --no-deps --retries 1 six && head -c 100000000 /dev/urandom > /larger")
+		d.await(t, 0, on("image is taken from this machine after all").with("why", "pip download"))
+		d.await(t, 0, p.loaded())
+		d.await(t, 0, ready)
+		d.stop(t)
+	})
 }
 
 // nothingMoved checks that an image was built in the node and brought nowhere.
