@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -444,7 +445,9 @@ func (r Release) is(other Release) bool {
 
 func (s State) podGone(e event.Event, p event.PodRef) State {
 	gone := Pod{Namespace: string(p.Namespace), Name: string(p.Pod), Phase: "Gone"}
-	s.pods = slices.DeleteFunc(slices.Clone(s.pods), gone.is)
+	if at, known := s.podAt(gone); known {
+		s.pods = slices.Delete(slices.Clone(s.pods), at, at+1)
+	}
 	return s.podSpanned(e.Time, gone, true)
 }
 
@@ -452,16 +455,22 @@ func (s State) podChanged(e event.Event, p event.Pod) State {
 	pod := Pod{Namespace: string(p.Namespace), Name: string(p.Pod), Release: string(p.Release), Group: string(p.Group),
 		Node: string(p.Node), Phase: string(p.Phase), Ready: p.Ready, Reason: p.Reason, Restarts: p.Restarts,
 		Created: p.Created, Containers: append([]Container{}, p.Containers...)}
-	known := false
-	s.pods, known = upsert(s.pods, pod, func(p *Pod) { *p = pod })
-	slices.SortFunc(s.pods, func(a, b Pod) int {
-		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
-	})
+	at, known := s.podAt(pod)
+	s.pods = slices.Clone(s.pods)
+	if known {
+		s.pods[at] = pod
+	} else {
+		s.pods = slices.Insert(s.pods, at, pod)
+	}
 	return s.podSpanned(e.Time, pod, known)
 }
 
-// is reports whether both are the same pod.
-func (p Pod) is(other Pod) bool { return p.Namespace == other.Namespace && p.Name == other.Name }
+// podAt returns where a pod stands, or would: they are sorted.
+func (s State) podAt(pod Pod) (at int, known bool) {
+	return slices.BinarySearchFunc(s.pods, pod, func(a, b Pod) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+}
 
 // podSpanned gives a pod of a release its bar: from when it was there until it was ready, or went.
 func (s State) podSpanned(at time.Time, p Pod, known bool) State {

@@ -706,3 +706,22 @@ func TestSyncedFiles(t *testing.T) {
 	want("pods are replaced, and an older Dask cluster got the files", "3", nil)
 	s.check()
 }
+
+// An event of one pod takes no work for each of the others but a copy of the list. Allocations stand
+// for the work: they are the same on every machine.
+func TestAPodsEventAmongMany(t *testing.T) {
+	allocations := func(pods int) float64 {
+		s, e := New(nil), event.Event{Stage: event.PodStage, Message: event.PodChanged}
+		for i := range pods {
+			e.Payload = event.Pod{PodRef: event.PodRef{Namespace: "demo", Pod: event.Name(fmt.Sprint("web-", i*7%pods))}}
+			s = s.After(e)
+		}
+		if len(s.Pods) != pods || !slices.IsSortedFunc(s.Pods, func(a, b Pod) int { return strings.Compare(a.Name, b.Name) }) {
+			t.Fatalf("%d pods: %v", len(s.Pods), s.Pods)
+		}
+		return testing.AllocsPerRun(10, func() { s.After(e) })
+	}
+	if few, many := allocations(20), allocations(500); many > few+5 {
+		t.Errorf("among 500 pods, an event takes %.0f allocations instead of %.0f", many, few)
+	}
+}
