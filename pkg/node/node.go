@@ -110,8 +110,9 @@ func (c *Cluster) Missing(ctx context.Context, tags []name.Tag) ([]name.Tag, err
 	missing := map[name.Tag]bool{}
 	for _, present := range held {
 		names = append(names, present...)
+		there := setOf(present)
 		for _, tag := range tags {
-			missing[tag] = missing[tag] || !slices.Contains(present, fullName(tag))
+			missing[tag] = missing[tag] || !there[fullName(tag)]
 		}
 	}
 	c.known.set(names)
@@ -144,6 +145,14 @@ func (c *Cluster) names(ctx context.Context) ([][]string, error) {
 		})
 	}
 	return held, group.Wait()
+}
+
+func setOf(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
 }
 
 // only returns the tags that are true in which, in their order.
@@ -282,22 +291,26 @@ type Image struct {
 func (c *Cluster) Inspect(ctx context.Context, tags []name.Tag) ([]Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	all := make([]Image, 0, len(tags)*len(c.nodes)) // never reallocated: each goroutine fills its own
+	all := make([]Image, len(tags)*len(c.nodes)) // each goroutine fills its own
 	group, ctx := event.NewGroup(ctx)
-	group.SetLimit(loads)
-	for _, tag := range tags {
-		for _, n := range c.nodes {
-			all = append(all, Image{Tag: tag, Node: n.name})
-			image := &all[len(all)-1]
-			group.Go(func() (err error) {
-				name := fullName(tag)
-				if image.Digest, err = n.runtime.digest(ctx, n, name); err != nil || image.Digest == "" {
+	for at, n := range c.nodes {
+		group.Go(func() error { // each has a connection of its own
+			ofNode, ctx := event.NewGroup(ctx)
+			ofNode.SetLimit(loads)
+			for i, tag := range tags {
+				image := &all[i*len(c.nodes)+at]
+				image.Tag, image.Node = tag, n.name
+				ofNode.Go(func() (err error) {
+					name := fullName(tag)
+					if image.Digest, err = n.runtime.digest(ctx, n, name); err != nil || image.Digest == "" {
+						return err
+					}
+					image.IDs, err = n.runtime.ids(ctx, n, name, image.Digest)
 					return err
-				}
-				image.IDs, err = n.runtime.ids(ctx, n, name, image.Digest)
-				return err
-			})
-		}
+				})
+			}
+			return ofNode.Wait()
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return nil, fmt.Errorf("ask the nodes for images: %w", err)

@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,5 +67,46 @@ func TestPresent(t *testing.T) {
 	}
 	if present, err := (&Cluster{}).Present(t.Context(), tags); err != nil || len(present) > 0 {
 		t.Errorf("without nodes: %v, %v", present, err)
+	}
+}
+
+// meeting is a runtime that answers once so many nodes are asked at the same time.
+type meeting struct {
+	runtime
+	missing atomic.Int64
+	all     chan struct{}
+}
+
+func (m *meeting) digest(ctx context.Context, _ *node, _ string) (string, error) {
+	if m.missing.Add(-1) == 0 {
+		close(m.all)
+	}
+	select {
+	case <-m.all:
+		return "", nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// Nodes are not asked one after the other: each has a connection of its own.
+func TestInspectAsksAllNodesAtOnce(t *testing.T) {
+	m := &meeting{all: make(chan struct{})}
+	m.missing.Store(3 * loads)
+	c := &Cluster{}
+	for i := range 3 * loads {
+		c.nodes = append(c.nodes, &node{name: fmt.Sprint("node-", i), runtime: m})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	tags := []name.Tag{newTag(t, "app:1"), newTag(t, "app:2")}
+	images, err := c.Inspect(ctx, tags)
+	if err != nil || len(images) != 2*len(c.nodes) {
+		t.Fatalf("%d images: %v", len(images), err)
+	}
+	for i, image := range images {
+		if image.Tag != tags[i/len(c.nodes)] || image.Node != c.nodes[i%len(c.nodes)].name {
+			t.Errorf("image %d is %v", i, image)
+		}
 	}
 }
