@@ -58,16 +58,17 @@ type Deployer struct {
 	namespaces sync.Mutex // held while one is made
 
 	mu               sync.Mutex
-	revisionContents map[string]contents         // by revision, ID@version
-	images           map[string][]ContainerImage // of releases, by ID, as last rendered or deployed
-	clean            map[string]string           // resource versions of objects without drift, by revision and object
-	moves            map[string]string           // the release that takes an object of another one, by the object
-	restores         map[string]int              // how often a field was reverted, by object and field
-	running          map[string]time.Time        // since when a container without a probe runs, by its ID
-	commands         map[int]string              // the kubeconfigs of running commands, by process group
-	checkPods        map[string]bool             // that are running
-	verified         map[string]bool             // check pods that succeeded
-	loaded           map[string]bool             // images that the nodes were given, by their full names
+	revisionContents map[string]contents     // by revision, ID@version
+	repositories     map[string]string       // see normalized
+	images           map[string][]namedImage // of releases, by ID, as last rendered or deployed
+	clean            map[string]string       // resource versions of objects without drift, by revision and object
+	moves            map[string]string       // the release that takes an object of another one, by the object
+	restores         map[string]int          // how often a field was reverted, by object and field
+	running          map[string]time.Time    // since when a container without a probe runs, by its ID
+	commands         map[int]string          // the kubeconfigs of running commands, by process group
+	checkPods        map[string]bool         // that are running
+	verified         map[string]bool         // check pods that succeeded
+	loaded           map[string]bool         // images that the nodes were given, by their full names
 }
 
 // New returns a Deployer. The caller closes the journal, which may be nil where nothing is applied
@@ -86,7 +87,7 @@ func New(cluster *kube.Cluster, project string, journal permissions, options Opt
 		cluster: cluster, project: project, journal: journal, options: options,
 		folder:           strings.ToValidUTF8(folder, "?"), // the journal is JSON
 		charts:           charts{dir: options.CacheDir},
-		revisionContents: map[string]contents{}, images: map[string][]ContainerImage{},
+		revisionContents: map[string]contents{}, images: map[string][]namedImage{}, repositories: map[string]string{},
 		clean: map[string]string{}, restores: map[string]int{},
 		running: map[string]time.Time{}, commands: map[int]string{},
 		checkPods: map[string]bool{}, verified: map[string]bool{},

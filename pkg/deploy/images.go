@@ -49,6 +49,16 @@ func (s SetImage) comment() string {
 	return imageComment + text[1:len(text)-1] + "\n"
 }
 
+// Images are what was built: references by the names that objects may call the images by. All
+// releases share one, since a name takes microseconds to parse.
+type Images struct {
+	refs  map[string]string
+	built builtImages
+}
+
+// NewImages returns the images with these references by their names.
+func NewImages(refs map[string]string) Images { return Images{refs, newBuiltImages(refs)} }
+
 // builtImages are references by the normalized repositories that stand for them.
 type builtImages map[string]string
 
@@ -314,11 +324,21 @@ func itemName(item any, index int) string {
 	return cmp.Or(name, strconv.Itoa(index))
 }
 
+// namedImage is a ContainerImage with its normalized repository, "" for what is no image.
+type namedImage struct {
+	ContainerImage
+	repository string
+}
+
 // setImages keeps the images that a release names.
 func (d *Deployer) setImages(r Release, images []ContainerImage) {
+	named := make([]namedImage, len(images))
+	for i, image := range images {
+		named[i] = namedImage{image, repositoryOf(image.Image)}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.images[r.ID()] = images
+	d.images[r.ID()] = named
 }
 
 // ImagesOf returns where the objects of a release name an image of one of the repositories: as they
@@ -328,10 +348,22 @@ func (d *Deployer) ImagesOf(release string, repositories []string) (images []Con
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, one := range d.images[release] {
-		of := repositoryOf(one.Image)
-		if of != "" && slices.ContainsFunc(repositories, func(name string) bool { return repositoryOf(name) == of }) {
-			images = append(images, one)
+		if one.repository != "" && slices.ContainsFunc(repositories, func(name string) bool {
+			return d.normalized(name) == one.repository
+		}) {
+			images = append(images, one.ContainerImage)
 		}
 	}
 	return images
+}
+
+// normalized is repositoryOf for the names of images in devloop.yaml, about which every release is
+// asked. The caller holds mu.
+func (d *Deployer) normalized(name string) string {
+	repository, known := d.repositories[name]
+	if !known {
+		repository = repositoryOf(name)
+		d.repositories[name] = repository
+	}
+	return repository
 }

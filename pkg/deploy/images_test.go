@@ -284,7 +284,7 @@ func TestImagesOfAChart(t *testing.T) {
 	d := records(t, permits{})
 	d.cluster.Known, d.cluster.Config = chartutil.DefaultCapabilities, &rest.Config{Host: "http://192.0.2.1"}
 	r := demoRelease
-	r.Images = testImages
+	r.Images = NewImages(testImages)
 	r.Chart = chartFolder(t, map[string]string{
 		"Chart.yaml": "apiVersion: v2\nname: demo\nversion: 1.2.3\ndependencies: [{name: sub, version: 1.0.0}]\n",
 		"values.yaml": "image: {repository: app, tag: dev}\nworker: {image: 'worker:dev'}\n" +
@@ -352,11 +352,12 @@ func TestImagesAreInputs(t *testing.T) {
 	d := records(t, permits{})
 	wants := func(images string) desired {
 		want := desired{Release: demoRelease, inputs: "abc"}
-		want.Images = map[string]string{}
+		refs := map[string]string{}
 		for pair := range strings.FieldsSeq(images) {
 			name, ref, _ := strings.Cut(pair, "=")
-			want.Images[name] = ref
+			refs[name] = ref
 		}
+		want.Images = NewImages(refs)
 		return want
 	}
 	names := func(image string) []ContainerImage { return []ContainerImage{{Image: image}, {Image: "nginx:1"}} }
@@ -390,5 +391,27 @@ func TestImagesAreInputs(t *testing.T) {
 	}
 	if len(label) > 63 {
 		t.Errorf("%q does not fit into a label", label)
+	}
+}
+
+// Every release is asked about every image: that must not parse their names again each time.
+func BenchmarkImagesOf(b *testing.B) {
+	for _, images := range []int{25, 50, 100} {
+		d := New(nil, "demo", nil, Options{})
+		var releases []Release
+		for i := range images / 2 {
+			r := Release{Name: fmt.Sprint("release-", i), Namespace: "demo"}
+			d.setImages(r, []ContainerImage{{Image: fmt.Sprintf("service-%d:1", i)}, {Image: fmt.Sprintf("service-%d:1", i+1)}})
+			releases = append(releases, r)
+		}
+		b.Run(fmt.Sprintf("%d images", images), func(b *testing.B) {
+			for b.Loop() {
+				for _, r := range releases {
+					for i := range images {
+						d.ImagesOf(r.ID(), []string{fmt.Sprint("service-", i), fmt.Sprint("localhost:5000/team/service-", i)})
+					}
+				}
+			}
+		})
 	}
 }

@@ -32,14 +32,13 @@ type desired struct {
 // inputsWith returns the hash of the inputs of a release whose objects name these images. It fits
 // into a label. Of the images that were built, only those count.
 func (want *desired) inputsWith(named []ContainerImage) string {
-	built := newBuiltImages(want.Images)
 	counts := map[string]bool{} // references
 	for _, one := range named {
-		counts[built[repositoryOf(one.Image)]] = true
+		counts[want.Images.built[repositoryOf(one.Image)]] = true
 	}
 	text := want.inputs
-	for _, name := range slices.Sorted(maps.Keys(want.Images)) { // a name that is no more counts, too
-		if ref := want.Images[name]; counts[ref] {
+	for _, name := range slices.Sorted(maps.Keys(want.Images.refs)) { // a name that is no more counts, too
+		if ref := want.Images.refs[name]; counts[ref] {
 			text += " " + name + " " + ref
 		}
 	}

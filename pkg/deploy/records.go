@@ -83,7 +83,7 @@ func (d *Deployer) upToDate(ctx context.Context, r revision, want desired) (bool
 	if !d.wasApplied(r) {
 		return false, nil
 	}
-	if len(want.Images) == 0 {
+	if len(want.Images.refs) == 0 {
 		return r.labels[labelInputs] == want.inputs, nil
 	}
 	known, err := d.contentsOf(ctx, want.Release, r.version)

@@ -31,9 +31,9 @@ type Release struct {
 	SetString       map[string]string
 	SecretValues    []string // paths in the merged values, as in Set, of what must not be shown
 	Before, After   []Command
-	// Images maps the repositories of images that are built to their references. A container image
-	// of such a repository is set to the reference.
-	Images   map[string]string
+	// Images are those that are built, by their repositories. A container image of such a repository
+	// is set to the reference.
+	Images   Images
 	Rollback bool // to the last good revision, when its pods do not come up
 }
 

@@ -117,7 +117,7 @@ func (want *desired) sort(loaded *chart.Chart, files map[string]string) (made re
 	}
 	objects := maps.Clone(files)
 	maps.DeleteFunc(objects, func(name, _ string) bool { return strings.HasSuffix(name, "NOTES.txt") })
-	if made.set, err = newBuiltImages(want.Images).set(objects); err != nil {
+	if made.set, err = want.Images.built.set(objects); err != nil {
 		return rendered{}, err
 	}
 	maps.Copy(files, objects)

@@ -149,11 +149,15 @@ func (i inspector) images(ctx context.Context, want *expected) ([]proof.Image, e
 	}
 	newer := slices.DeleteFunc(slices.Clone(renewed), func(tag name.Tag) bool { return slices.Contains(tags, tag) })
 	present, err := i.nodes.Inspect(ctx, slices.Concat(tags, newer))
+	byTag, byRenewed := map[name.Tag]int{}, map[name.Tag]int{}
+	for at := range images {
+		byTag[tags[at]], byRenewed[renewed[at]] = at, at
+	}
 	for _, p := range present {
 		store := proof.Store{Place: event.AtNode, Name: p.Node, IDs: p.IDs}
-		if at := slices.Index(tags, p.Tag); at >= 0 {
+		if at, runs := byTag[p.Tag]; runs {
 			images[at].Stores = append(images[at].Stores, store)
-		} else if at := slices.Index(renewed, p.Tag); at >= 0 {
+		} else if at, isRenewed := byRenewed[p.Tag]; isRenewed {
 			images[at].Renewed = append(images[at].Renewed, store)
 		}
 	}

@@ -40,8 +40,9 @@ func imagesOf(c *config.Config, d *deploy.Deployer, r config.Release) []string {
 
 // namespaceOf returns the namespace of the first release that names the image, or "".
 func namespaceOf(c *config.Config, d *deploy.Deployer, image string) string {
+	at := slices.IndexFunc(c.Images, func(i config.Image) bool { return i.Name == image })
 	for _, r := range c.Releases {
-		if slices.Contains(imagesOf(c, d, r), image) {
+		if slices.Contains(r.Images(), image) || at >= 0 && len(d.ImagesOf(r.ID(), repositories(c, c.Images[at]))) > 0 {
 			return r.Namespace
 		}
 	}
@@ -74,14 +75,15 @@ func allReleases(c *config.Config) []deploy.Release {
 // ResolvedReleases returns the releases of devloop.yaml with the images of a target.
 func ResolvedReleases(c *config.Config, target *loop.Target) ([]deploy.Release, error) {
 	refs := target.Refs()
-	images := map[string]string{}
+	named := map[string]string{}
 	for _, image := range c.Images {
 		for _, repository := range repositories(c, image) {
 			if ref := refs[image.Name]; ref != "" {
-				images[repository] = ref
+				named[repository] = ref
 			}
 		}
 	}
+	images := deploy.NewImages(named)
 	list := make([]deploy.Release, 0, len(c.Releases))
 	for _, r := range c.Releases {
 		filled, err := r.Resolve(refs)
