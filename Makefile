@@ -27,8 +27,8 @@ e2e: build ## the whole story on real clusters; one part of it: make e2e E2E=pla
 bench: build ## each figure beside its real alternative in the same run; some of them: make bench BENCH=served
 	@test/bench/run $(BENCH)
 
-soak: ## outside of CI: fuzzing, all unit tests many times over, and longer stories of the loop and of the end-to-end tests
-	@test/soak
+soak: ## outside of CI: fuzzing, all tests longer and many times over, and an hour of edits and faults; one of it: make soak SOAK=platform
+	@test/soak $(SOAK)
 
 dist: ## outside of CI: a release as it would be published, in dist/, and checks of all that it consists of
 	@test/dist
