@@ -707,8 +707,8 @@ func TestSyncedFiles(t *testing.T) {
 	s.check()
 }
 
-// An event of one pod takes no work for each of the others but a copy of the list. Allocations stand
-// for the work: they are the same on every machine.
+// An event of one pod takes no work for the others but a copy of the list. Allocations stand for
+// the work: they are the same on every machine.
 func TestAPodsEventAmongMany(t *testing.T) {
 	allocations := func(pods int) float64 {
 		s, e := New(nil), event.Event{Stage: event.PodStage, Message: event.PodChanged}
