@@ -1,7 +1,7 @@
 # What people run: "make run" and "make test". The rest are parts of these, and what takes longer.
 export VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help run test build lint unit e2e bench soak dist pictures
+.PHONY: help run test build lint unit e2e bench scale soak dist pictures
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):.*## /make \1	/p' Makefile | expand -t 14
@@ -26,6 +26,9 @@ e2e: build ## the whole story on real clusters; one part of it: make e2e E2E=pla
 
 bench: build ## each figure beside its real alternative in the same run; some of them: make bench BENCH=served
 	@test/bench/run $(BENCH)
+
+scale: build ## outside of CI: time, memory and requests of devloop as a platform grows to 100 images, 50 releases and 500 pods
+	@test/scale/run
 
 soak: ## outside of CI: fuzzing, all tests longer and many times over, and an hour of edits and faults; one of it: make soak SOAK=platform
 	@test/soak $(SOAK)

@@ -60,6 +60,7 @@ var may = map[string][]string{
 	"test/bench":      {"pkg/build", "pkg/event", "pkg/node"}, // all else it measures from outside
 	"test/docs":       {},
 	"test/page":       {"pkg/event", "pkg/status", "pkg/status/web"}, // a made-up page
+	"test/scale":      {},                                            // it measures from outside
 	"test/skaffold":   {},                                            // tests alone
 }
 
