@@ -84,6 +84,12 @@ func (w *Watcher) reshape(name string) []string {
 // dropBelow ends all watches from a folder on: they belong to inodes, and follow a folder that is
 // moved, under its old name. The caller holds mu.
 func (w *Watcher) dropBelow(top string) {
+	if w.below[top] == 0 { // as for each folder of a tree that is removed
+		if w.folders[top] > 0 {
+			w.drop(top)
+		}
+		return
+	}
 	for folder := range w.folders {
 		if holds(top, folder) {
 			w.drop(folder)

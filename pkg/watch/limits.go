@@ -5,6 +5,7 @@ package watch
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -132,6 +133,9 @@ func (w *Watcher) start(folder string, cost int) error {
 	}
 	w.folders[folder] = cost
 	w.taken += cost
+	for above := range parents(folder) {
+		w.below[above]++
+	}
 	return nil
 }
 
@@ -143,6 +147,20 @@ func (w *Watcher) drop(folder string) {
 	}
 	w.taken -= w.folders[folder]
 	delete(w.folders, folder)
+	for above := range parents(folder) {
+		if w.below[above]--; w.below[above] == 0 {
+			delete(w.below, above)
+		}
+	}
+}
+
+// parents yields the folders that hold a folder.
+func parents(folder string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for above := filepath.Dir(folder); above != folder && yield(above); above = filepath.Dir(above) {
+			folder = above
+		}
+	}
 }
 
 // grow counts an entry that appeared in a watched folder, or went. The caller holds mu.

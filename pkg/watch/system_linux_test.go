@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"github.com/devloop/devloop/pkg/event"
 )
 
@@ -453,4 +455,42 @@ func cpu() time.Duration {
 		panic(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// A tree of folders goes, as node_modules does: its folders one by one, the deepest first.
+func BenchmarkFoldersGo(b *testing.B) {
+	for _, count := range []int{1000, 2000, 4000} {
+		b.Run(fmt.Sprintf("%d folders", count), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				dir := b.TempDir()
+				for i := range count {
+					if err := os.Mkdir(filepath.Join(dir, fmt.Sprint(i)), 0o755); err != nil {
+						b.Fatal(err)
+					}
+				}
+				w, err := New(nil, Options{Mode: Events})
+				if err == nil {
+					_, err = w.Watch([]Path{{Name: dir}})
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				for i := range count {
+					name := filepath.Join(dir, fmt.Sprint(i))
+					if err := os.Remove(name); err != nil {
+						b.Fatal(err)
+					}
+					w.changed(fsnotify.Event{Name: name, Op: fsnotify.Remove})
+				}
+				b.StopTimer()
+				if len(w.folders) != 2 || len(w.below) == 0 {
+					b.Fatalf("left: %v", w.folders)
+				}
+				w.close()
+				b.StartTimer()
+			}
+		})
+	}
 }

@@ -97,6 +97,7 @@ type Watcher struct {
 	failed   bool              // some could not be watched: the next Watch tries again
 	plan     plan              // of the targets that are not polled
 	folders  map[string]int    // that the kernel watches, by their real names → what each takes of the limit
+	below    map[string]int    // folder → how many of folders are below it, at any depth
 	taken    int               // by all folders
 	missed   []string          // paths whose changes may have gone unseen
 	kinds    map[uint64]string // device → what opaque returned
@@ -117,7 +118,7 @@ func New(sink event.Sink, o Options) (*Watcher, error) {
 	w := &Watcher{
 		stage: sink.Stage("watch"), mode: cmp.Or(o.Mode, Auto), batches: make(chan Batch),
 		rest: minRest, tick: missedEvery, opaque: opaque, limits: kernelLimits(), checked: checked{time.Now(), mountTable()},
-		folders: map[string]int{}, kinds: map[uint64]string{},
+		folders: map[string]int{}, below: map[string]int{}, kinds: map[uint64]string{},
 	}
 	w.Settle(o.Quiet, o.Limit)
 	switch w.mode {
