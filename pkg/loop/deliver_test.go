@@ -135,7 +135,8 @@ func TestEachImageGoesOnByItself(t *testing.T) {
 		"a build fails": {fails: map[string]error{"build far": errors.New("exit code 1")},
 			want: "build far 0-3, build near 0-5, validate 0-5x, verify held 0-5x, verify near 5-5x", err: "exit code 1"},
 		"a load fails": {fails: map[string]error{"load far": errors.New("no room")},
-			want: "build far 0-3, build near 0-5, load far 3-7, validate 0-6, verify held 0-7x, verify near 5-6", err: "no room"},
+			want: "build far 0-3, build near 0-5, load far 3-7, validate 0-6, verify held 0-7x, verify near 5-6",
+			err:  "no room"},
 		"a release is refused": {takes: map[string]time.Duration{"verify held": 20 * s},
 			fails: map[string]error{"prepare": errors.New("it is not ours")},
 			want: "build far 0-3, build near 0-5, load far 3-7, prepare 7-10, report 7-9, validate 0-6, " +

@@ -112,8 +112,8 @@ const (
 var length = flag.Int("length", 4, "how many steps each story of TestEveryStory has")
 
 // Every story of these steps, up to a length, with the end after it: there is never more than one
-// run; nothing is left under way or undone; nothing is written before all canaries have passed; what
-// is deployed is what is on disk.
+// run; nothing is left under way or undone; nothing is written before all canaries have passed;
+// what is deployed is what is on disk.
 func TestEveryStory(t *testing.T) {
 	const letters = "csefbmtw"
 	stories := 0

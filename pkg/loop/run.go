@@ -40,8 +40,8 @@ type images interface {
 type nodes interface {
 	// Missing returns those of the images that some node lacks.
 	Missing(ctx context.Context, images []*Image) ([]*Image, error)
-	// Load has the nodes pull an image from the host, unless they hold it. It may be called for several
-	// images at the same time.
+	// Load has the nodes pull an image from the host, unless they hold it. Several may be loaded at the
+	// same time.
 	Load(ctx context.Context, sink event.Sink, image *Image) error
 	// Report sends events about what the nodes hold.
 	Report(ctx context.Context, sink event.Sink, target *Target)
@@ -62,8 +62,8 @@ type platform interface {
 	// Verify tries an image on the nodes, before anything depends on it. It may be called beside
 	// Validate, and for several images at the same time.
 	Verify(ctx context.Context, sink event.Sink, image *Image) error
-	// Apply writes nothing before begin, which it calls once it knows what to write, has returned nil. An
-	// error of begin ends it.
+	// Apply writes nothing before begin, which it calls once it knows what to write, has returned nil.
+	// An error of begin ends it.
 	Apply(ctx context.Context, sink event.Sink, target *Target, begin func(context.Context) error) error
 	// Wait returns when the rollout is complete.
 	Wait(ctx context.Context, sink event.Sink) error

@@ -226,8 +226,8 @@ func (c *Cluster) Load(ctx context.Context, sink event.Sink, source Source, regi
 	return loadEach(ctx, sink, images, c.loading, pullTimeout, load)
 }
 
-// loadEach loads images as one step each, in parallel as far as slots are free. load adds to sent the
-// bytes that have left this machine, and returns more fields of the step's event.
+// loadEach loads images as one step each, in parallel as far as slots are free. load adds to sent
+// the bytes that have left this machine, and returns more fields of the step's event.
 func loadEach(ctx context.Context, sink event.Sink, images []Wanted, slots chan struct{}, timeout time.Duration,
 	load func(ctx context.Context, tag name.Tag, sent *atomic.Int64) ([]any, error)) error {
 	stage := sink.Stage("node")

@@ -232,8 +232,8 @@ func (b *builders) buildFound(ctx context.Context, sink event.Sink, inNode *buil
 	return false, b.buildOnMain(ctx, sink, input)
 }
 
-// build builds an image in the node or, where that is not possible, with main. onNode is true if the
-// only node is known to hold what was built.
+// build builds an image in the node or, where that is not possible, with main. onNode is true if
+// the only node is known to hold what was built.
 func (b *builders) build(
 	ctx context.Context, sink event.Sink, buildIn string, tag name.Tag, input build.Input,
 ) (onNode bool, err error) {
