@@ -25,6 +25,9 @@ func (p platformStage) Files() []string { return ReleaseFiles(p.config) }
 
 func (p platformStage) Validate(ctx context.Context, sink event.Sink, made *loop.Target) error {
 	defer close(p.rendered)
+	if p.config.Push == "" { // they are there before a pod names them
+		p.deployer.SetLoaded(slices.Collect(maps.Values(made.Refs())))
+	}
 	list, err := ResolvedReleases(p.config, made)
 	if err != nil {
 		return err
@@ -77,9 +80,6 @@ func (p platformStage) Apply(
 	list, err := ResolvedReleases(p.config, target)
 	if err != nil {
 		return err
-	}
-	if p.config.Push == "" {
-		p.deployer.SetLoaded(slices.Collect(maps.Values(target.Refs())))
 	}
 	hooks, err := p.config.Hooks.Resolve(target.Refs())
 	if err != nil {
