@@ -37,6 +37,9 @@ type apiServer struct {
 	writes   []string // of them, what is no dry run
 }
 
+// metadataOnly ends the requests for objects without their content.
+const metadataOnly = " metadata"
+
 // newAPIServer starts an empty one, and returns the cluster that it is.
 func newAPIServer(t *testing.T) (*apiServer, *kube.Cluster) {
 	t.Helper()
@@ -134,7 +137,11 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.requests = append(s.requests, r.Method+" "+r.URL.String())
+	request := r.Method + " " + r.URL.String()
+	if strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata") {
+		request += metadataOnly
+	}
+	s.requests = append(s.requests, request)
 	if typed, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, nil, nil); err == nil { // from protobuf
 		body, _ = json.Marshal(typed)
 	}

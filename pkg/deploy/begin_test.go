@@ -220,3 +220,31 @@ func TestReleaseThatChangesBeforeItIsBegun(t *testing.T) {
 		})
 	}
 }
+
+// To unpack Helm's records takes longer than all else that an upgrade does before its objects.
+func TestUpgradeReadsTheRecordsOnce(t *testing.T) {
+	server, cluster := newAPIServer(t)
+	a := &applying{t: t, server: server, cluster: cluster, journal: onDisk(t), dir: t.TempDir()}
+	a.releases = []Release{{Name: "web", Namespace: "default", Chart: a.chart(map[string]string{
+		"templates/web.yaml": configYAML, "crds/crd.yaml": crdYAML})}}
+	for _, text := range []string{"one", "two", "three"} {
+		server.mu.Lock()
+		server.requests = nil
+		server.mu.Unlock()
+		a.releases[0].InlineValues = map[string]any{"text": text}
+		if _, err := a.apply(allowed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.mu.Lock()
+	defer server.mu.Unlock()
+	read := 0
+	for _, request := range server.requests {
+		if strings.HasPrefix(request, "GET /api/v1/namespaces/default/secrets?") && !strings.HasSuffix(request, metadataOnly) {
+			read++
+		}
+	}
+	if read != 1 {
+		t.Errorf("they were read %d times: %q", read, server.requests)
+	}
+}

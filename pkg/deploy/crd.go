@@ -71,8 +71,11 @@ func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, 
 		})
 	}
 	err := group.Wait()
-	d.cluster.InvalidateCapabilities()
-	if n := w.count(appliedCRD); n > 0 {
+	n := w.count(appliedCRD)
+	if n > 0 || err != nil {
+		d.cluster.InvalidateCapabilities()
+	}
+	if n > 0 {
 		stage.Note(event.CRDsApplied, "release", event.Name(r.Name), "count", n)
 	}
 	if err != nil {

@@ -53,6 +53,7 @@ func (d *Deployer) helmFor(
 	if err != nil {
 		return nil, nil, err
 	}
+	helm.Releases.Driver = &cachedRecords{Driver: helm.Releases.Driver, name: r.Name}
 	history, err := helm.Releases.History(r.Name)
 	if err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
 		return nil, nil, fmt.Errorf("read Helm's records: %w", err)
@@ -101,7 +102,7 @@ func (d *Deployer) helmWrite(
 	if err := d.journal.Record(journal.Revision, revisionID(want.Release, version)); err != nil {
 		return nil, err
 	}
-	done, err := d.installOrUpgrade(ctx, helm, want, made, history, version)
+	done, err := d.installOrUpgrade(ctx, helm, want, made, history, version, w)
 	d.cluster.InvalidateCapabilities()
 	if err != nil {
 		return nil, errors.Join(withoutListFrame(err), d.forgetUnwritten(ctx, want.Release, version))
@@ -123,15 +124,18 @@ func revisionsOf(history []*release.Release) (all []revision) {
 
 // installOrUpgrade writes a revision after history, which begins with the last one. The chart is
 // rendered again unless made is for this very revision, and was rendered for what the cluster holds
-// now: the chart's own CRDs, or objects that were awaited, may change what its templates see.
+// now: a CRD or a namespace that was written, or objects that were awaited, may change what its
+// templates see.
 func (d *Deployer) installOrUpgrade(
 	ctx context.Context, helm *action.Configuration, want desired, made rendered, history []*release.Release, version int,
+	w *writeLog,
 ) (*release.Release, error) {
 	last := revision{}
 	if len(history) > 0 {
 		last = revision{version: history[0].Version, status: history[0].Info.Status}
 	}
-	if made.revision != version || !last.exists() || len(made.crds) > 0 {
+	if made.revision != version || !last.exists() || w.count(appliedCRD) > 0 || made.hasNamespaces() ||
+		!sameSet(made.kinds, helm.Capabilities.APIVersions) {
 		var err error
 		if made, err = d.renderChart(ctx, &want, last); err != nil {
 			return nil, err
@@ -154,9 +158,14 @@ func (d *Deployer) installOrUpgrade(
 		labels[labelTookOver] = strconv.Itoa(version)
 	}
 	if last.exists() {
-		return d.upgrade(ctx, helm, want, history[0], output, made.values, labels)
+		return d.upgrade(ctx, helm, want, history[0], output, made, labels)
 	}
-	return d.install(ctx, helm, want, version, output, made.values, labels)
+	return d.install(ctx, helm, want, version, output, made, labels)
+}
+
+// sameSet compares lists whose order does not count.
+func sameSet(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
 // forgetUnwritten removes the journal's entry of a revision that was not written: the next one of

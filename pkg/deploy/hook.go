@@ -51,10 +51,13 @@ type hookWatch struct {
 	failed bool // by us
 }
 
-// watchHooks runs a Helm write that runs hooks of these events. A hook that cannot finish is made
-// to fail at once, and the error shows what its pod printed.
-func (d *Deployer) watchHooks(ctx context.Context, r Release, version int, events []release.HookEvent,
-	write func() error) error {
+// watchHooks runs a Helm write that runs those of the hooks that are for these events. A hook that
+// cannot finish is made to fail at once, and the error shows what its pod printed.
+func (d *Deployer) watchHooks(ctx context.Context, r Release, version int, hooks []*release.Hook,
+	events []release.HookEvent, write func() error) error {
+	if !slices.ContainsFunc(hooks, func(h *release.Hook) bool { return runsFor(h, events) }) {
+		return event.Guard(write)
+	}
 	w := &hookWatch{waiter: &waiter{Deployer: d}, release: r, version: version, events: events}
 	ctx, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup

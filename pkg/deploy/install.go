@@ -13,7 +13,7 @@ import (
 
 // install writes a revision of a release that is not there, or was uninstalled.
 func (d *Deployer) install(ctx context.Context, helm *action.Configuration, want desired, version int,
-	output prerendered, values map[string]any, labels map[string]string,
+	output prerendered, made rendered, labels map[string]string,
 ) (done *release.Release, err error) {
 	install := action.NewInstall(helm)
 	install.ReleaseName, install.Namespace, install.Labels = want.Name, want.Namespace, labels
@@ -21,8 +21,8 @@ func (d *Deployer) install(ctx context.Context, helm *action.Configuration, want
 	install.Timeout, install.Replace, install.SkipCRDs = hookTimeout, version > 1, true
 	install.DisableOpenAPIValidation = true // dryRun has asked the API server
 	install.PostRenderer = output
-	err = d.watchHooks(ctx, want.Release, version, installHooks, func() (err error) {
-		done, err = install.RunWithContext(ctx, output.chart, values)
+	err = d.watchHooks(ctx, want.Release, version, made.hooks, installHooks, func() (err error) {
+		done, err = install.RunWithContext(ctx, output.chart, made.values)
 		return markHelm(err)
 	})
 	return done, err

@@ -88,6 +88,15 @@ func splitNamespaces(document string) (namespaces []string, others string) {
 	return namespaces, string(text)
 }
 
+// hasNamespaces tells whether namespaces were rendered.
+func (made rendered) hasNamespaces() bool {
+	return slices.ContainsFunc(made.crds, func(file chart.CRD) bool {
+		return slices.ContainsFunc(manifestObjects(string(file.File.Data)), func(o manifestObject) bool {
+			return o.GroupVersionKind().GroupKind() == namespaceKind
+		})
+	})
+}
+
 // namespacesFile is how Helm's record has the namespaces of a release.
 func namespacesFile(namespaces []chart.CRD) *chart.File {
 	var text strings.Builder

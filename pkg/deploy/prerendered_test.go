@@ -150,7 +150,7 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 		`{look: "2", revision: "2", upgrade: "true", brace: "{{"}`,
 	} {
 		version := i + 1
-		if _, err := d.installOrUpgrade(ctx, helm, want, rendered{}, history, version); err != nil {
+		if _, err := d.installOrUpgrade(ctx, helm, want, rendered{}, history, version, &writeLog{}); err != nil {
 			t.Fatal(err)
 		}
 		made, err := helm.Releases.Get("web", version)
@@ -181,7 +181,7 @@ func TestHelmRendersNoTemplates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.installOrUpgrade(ctx, helm, want, made, history, 3); err != nil || looks.Load() != 3 {
+	if _, err := d.installOrUpgrade(ctx, helm, want, made, history, 3, &writeLog{}); err != nil || looks.Load() != 3 {
 		t.Errorf("what was rendered for this revision was rendered again: %d looks, %v", looks.Load(), err)
 	}
 }

@@ -35,6 +35,7 @@ type rendered struct {
 	chart     *chart.Chart      // without disabled dependencies
 	values    map[string]any    // of the user
 	revision  int               // for which it was rendered
+	kinds     []string          // that the cluster had then
 	files     map[string]string // output, by the names of the templates
 	hooks     []*release.Hook
 	manifests []releaseutil.Manifest // in Helm's order of installation
@@ -83,7 +84,7 @@ func (d *Deployer) renderChart(ctx context.Context, want *desired, last revision
 	if err != nil {
 		return rendered{}, err
 	}
-	made.values, made.revision = values, options.Revision
+	made.values, made.revision, made.kinds = values, options.Revision, capabilities.APIVersions
 	d.setImages(want.Release, made.images)
 	return made, nil
 }

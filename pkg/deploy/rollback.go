@@ -63,7 +63,13 @@ func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Releas
 	if err := d.journal.Record(journal.Revision, revisionID(r, version)); err != nil {
 		return err
 	}
-	err = d.watchHooks(ctx, r, version, rollbackHooks, func() error {
+	var hooks []*release.Hook
+	for _, record := range history {
+		if record.Version == to {
+			hooks = record.Hooks
+		}
+	}
+	err = d.watchHooks(ctx, r, version, hooks, rollbackHooks, func() error {
 		rollback := action.NewRollback(helm)
 		rollback.Version, rollback.Timeout, rollback.MaxHistory = to, hookTimeout, maxHistory
 		return markHelm(rollback.Run(r.Name))

@@ -55,9 +55,9 @@ func (d *Deployer) helmUninstall(
 	if err := d.removeHooks(ctx, r, history, hasRun); err != nil {
 		return err
 	}
-	last := 0
+	last := &release.Release{}
 	if len(history) > 0 {
-		last = history[0].Version
+		last = history[0]
 	}
 	if hooks := hooksFor(history, uninstallHooks); len(hooks) > 0 {
 		slow := time.AfterFunc(noteAfter, func() {
@@ -66,7 +66,7 @@ func (d *Deployer) helmUninstall(
 		})
 		defer slow.Stop()
 	}
-	if err := d.watchHooks(ctx, r, last, uninstallHooks, func() error { return run(true) }); err != nil {
+	if err := d.watchHooks(ctx, r, last.Version, last.Hooks, uninstallHooks, func() error { return run(true) }); err != nil {
 		stage.Warn("release is uninstalled without its hooks, since they failed", err,
 			"release", event.Name(r.Name))
 		if err := run(false); err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {

@@ -11,7 +11,7 @@ import (
 
 // upgrade writes the revision that follows last.
 func (d *Deployer) upgrade(ctx context.Context, helm *action.Configuration, want desired, last *release.Release,
-	output prerendered, values map[string]any, labels map[string]string,
+	output prerendered, made rendered, labels map[string]string,
 ) (done *release.Release, err error) {
 	if last.Info.Status.IsPending() { // an upgrade or rollback that was killed
 		if err := markFailed(helm, last); err != nil {
@@ -30,8 +30,8 @@ func (d *Deployer) upgrade(ctx context.Context, helm *action.Configuration, want
 	upgrade.DisableOpenAPIValidation = true // dryRun has asked the API server
 	upgrade.ResetValues = true              // ignore the values of earlier revisions
 	upgrade.PostRenderer = output
-	err = d.watchHooks(ctx, want.Release, last.Version+1, upgradeHooks, func() (err error) {
-		done, err = upgrade.RunWithContext(ctx, want.Name, output.chart, values)
+	err = d.watchHooks(ctx, want.Release, last.Version+1, made.hooks, upgradeHooks, func() (err error) {
+		done, err = upgrade.RunWithContext(ctx, want.Name, output.chart, made.values)
 		return markHelm(err)
 	})
 	return done, err
