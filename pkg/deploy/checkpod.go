@@ -14,12 +14,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/watch"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
@@ -28,7 +31,10 @@ import (
 
 const (
 	checkPodNamespace = "default" // if there is no other
-	checkPodInterval  = youngPollInterval
+	// missedPodChange is how late a change of a pod is seen that its watch has not told of,
+	// unwatchedPodInterval how often a pod is asked for that cannot be watched.
+	missedPodChange      = time.Second
+	unwatchedPodInterval = 100 * time.Millisecond
 	// maxCheckPodOutput is how much of a command's output is read, in bytes.
 	maxCheckPodOutput = 1 << 20
 	// removeTimeout is for removing a pod after the work's own context has ended.
@@ -149,6 +155,8 @@ func (d *Deployer) RunCheckPod(ctx context.Context, t CheckPod) (output string, 
 		d.markRunning(podID(pod), false)
 		err = errors.Join(err, d.removeCheckPod(removing, podID(pod)))
 	}()
+	changes := d.watchPod(ctx, pod)
+	defer changes.stop()
 	w := &waiter{Deployer: d}
 	for {
 		now, askErr := d.cluster.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
@@ -164,7 +172,7 @@ func (d *Deployer) RunCheckPod(ctx context.Context, t CheckPod) (output string, 
 				return "", err
 			}
 		}
-		if err := sleep(ctx, checkPodInterval); err != nil {
+		if err := changes.next(ctx); err != nil {
 			if !errors.Is(err, timeout) {
 				return "", err
 			}
@@ -173,6 +181,72 @@ func (d *Deployer) RunCheckPod(ctx context.Context, t CheckPod) (output string, 
 			return "", d.checkPodTimeout(report, t, pod, errors.Join(err, askErr))
 		}
 	}
+}
+
+// podChanges tells when a pod changes. What it is then is read from the API server.
+type podChanges struct {
+	seen    chan struct{} // holds a token after a change
+	watches atomic.Bool   // else the pod is polled
+	stop    func()
+}
+
+// watchPod watches a pod until stop is called.
+func (d *Deployer) watchPod(ctx context.Context, pod *corev1.Pod) *podChanges {
+	ctx, cancel := context.WithCancel(ctx)
+	c := &podChanges{seen: make(chan struct{}, 1)}
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		_ = event.Guard(func() error { // without it, the pod is polled
+			defer c.watches.Store(false)
+			return c.watch(ctx, d.cluster.Client.CoreV1().Pods(pod.Namespace), pod)
+		})
+	})
+	c.stop = func() {
+		cancel()
+		watching.Wait()
+	}
+	return c
+}
+
+func (c *podChanges) watch(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod) error {
+	events, err := pods.Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + pod.Name,
+		ResourceVersion: pod.ResourceVersion})
+	if err != nil {
+		return err
+	}
+	defer events.Stop()
+	c.watches.Store(true)
+	for {
+		select {
+		case e, open := <-events.ResultChan():
+			if !open || e.Type == watch.Error {
+				return nil
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		select {
+		case c.seen <- struct{}{}:
+		default: // one is there already
+		}
+	}
+}
+
+// next returns when it is time to ask for the pod again.
+func (c *podChanges) next(ctx context.Context) error {
+	interval := unwatchedPodInterval
+	if c.watches.Load() {
+		interval = missedPodChange
+	}
+	timer := time.NewTimer(interval)
+	defer timer.Stop()
+	select {
+	case <-c.seen:
+	case <-timer.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // checkPodTrouble returns why the pod will never run, or nil.

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clientgotesting "k8s.io/client-go/testing"
 
@@ -253,4 +254,56 @@ func TestVerify(t *testing.T) {
 			t.Errorf("the error is %v", err)
 		}
 	})
+}
+
+// A pod is asked for when it changes, and often only if it cannot be watched.
+func TestCheckPodIsWatched(t *testing.T) {
+	for name, test := range map[string]struct {
+		forbidden bool
+		within    time.Duration // of its end, its end is known
+		asked     int           // at most, in a minute
+	}{
+		"a pod that can be watched":    {false, 0, 65},
+		"a pod that cannot be watched": {true, unwatchedPodInterval, 610},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := node(corev1.PodStatus{Phase: corev1.PodRunning})
+				if test.forbidden {
+					client.PrependWatchReactor("pods", func(clientgotesting.Action) (bool, watch.Interface, error) {
+						return true, nil, apierrors.NewForbidden(pods, "", nil)
+					})
+				}
+				d := New(&kube.Cluster{Client: client}, "demo", onDisk(t), Options{})
+				done := make(chan time.Time, 1)
+				go func() {
+					if _, err := d.RunCheckPod(t.Context(), CheckPod{Image: "worker:1", Name: "worker", Purpose: PurposeVerify,
+						Timeout: time.Hour}); err != nil {
+						t.Error(err)
+					}
+					done <- time.Now()
+				}()
+				<-time.After(time.Minute + 30*time.Millisecond)
+				pod := podOf(client)
+				live, err := client.CoreV1().Pods("default").Get(t.Context(), pod, metav1.GetOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				asked := 0
+				for _, a := range client.Actions() {
+					if a.GetVerb() == "get" {
+						asked++
+					}
+				}
+				live.Status = ended(corev1.ContainerStateTerminated{})
+				if _, err := client.CoreV1().Pods("default").UpdateStatus(t.Context(), live, metav1.UpdateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				begin := time.Now()
+				if late := (<-done).Sub(begin); late > test.within || asked > test.asked {
+					t.Errorf("its end was seen after %s; it was asked for %d times before", late, asked)
+				}
+			})
+		})
+	}
 }
