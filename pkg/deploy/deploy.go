@@ -8,9 +8,10 @@
 // and written by one action of Helm (apply.go, around.go, namespaceobjects.go, crd.go,
 // bringforward.go, recreate.go, helm.go, cachedrecords.go, install.go, upgrade.go, writelog.go).
 // Where nothing differs, changes by hand are reverted (drift.go, restored.go, fieldowners.go,
-// revert.go, driftreport.go). Then its workloads are watched (rollout.go, steady.go, diagnose.go),
-// and a release that does not come up may be rolled back (rollback.go). Cleaning up (cleanup.go,
-// uninstall.go) deletes only what the journal permits and the live objects confirm (ownership.go).
+// revert.go, driftreport.go). Then its workloads are watched (rollout.go, changes.go, steady.go,
+// diagnose.go), and a release that does not come up may be rolled back (rollback.go). Cleaning up
+// (cleanup.go, uninstall.go) deletes only what the journal permits and the live objects confirm
+// (ownership.go).
 package deploy
 
 import (

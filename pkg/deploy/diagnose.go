@@ -51,19 +51,22 @@ type trouble struct {
 	image     podImage // that the container waits for, if it does
 }
 
-// diagnose returns what a workload still needs, "" when it is up, and an error if a pod of its
-// current template cannot come up.
-func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (missing string, err error) {
+// diagnose returns what a workload still needs, "" when it is up, and after how long it may be up
+// if nothing changes, 0 if it cannot. The error says why a pod of its current template cannot come
+// up.
+func (w *waiter) diagnose(
+	ctx context.Context, of workload, state rollout,
+) (missing string, again time.Duration, err error) {
 	if state.failed != "" {
-		return state.missing, w.failureReport(ctx, of, state, nil,
+		return state.missing, 0, w.failureReport(ctx, of, state, nil,
 			trouble{what: state.failed, hint: "the lines above say why; fix it and save"})
 	}
 	if state.selector == "" {
-		return state.missing, nil
+		return state.missing, 0, nil
 	}
 	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.selector})
 	if err != nil {
-		return "its pods cannot be listed: " + err.Error(), nil //nolint:nilerr // retried at the next observation
+		return "its pods cannot be listed: " + err.Error(), 0, nil //nolint:nilerr // retried at the next observation
 	}
 	missing = state.missing
 	for i := range pods.Items {
@@ -76,11 +79,14 @@ func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (miss
 				t.grace = noGrace
 			}
 			if w.lastsFor(pod.Name+" "+t.key) >= t.grace {
-				return missing, w.failureReport(ctx, of, state, pod, t)
+				return missing, 0, w.failureReport(ctx, of, state, pod, t)
 			}
 		}
-		if missing == "" && of.kind != "job" {
-			missing = w.unsteady(ctx, pod)
+	}
+	if of.kind != "job" {
+		var unsteady string
+		if unsteady, again = w.unsteady(ctx, pods.Items); missing == "" {
+			missing = unsteady
 		}
 	}
 	if state.missing != "" && w.lastsFor(of.String()+" is not complete") >= eventsDelay {
@@ -92,13 +98,13 @@ func (w *waiter) diagnose(ctx context.Context, of workload, state rollout) (miss
 			limit = backoffGrace
 		}
 		if message != "" && w.lastsFor(of.String()+" not made") >= limit {
-			return missing, w.failureReport(ctx, of, state, nil, trouble{what: message, hint: hintNotMade(message)})
+			return missing, 0, w.failureReport(ctx, of, state, nil, trouble{what: message, hint: hintNotMade(message)})
 		}
 		if of.kind == "statefulset" && len(pods.Items) == 0 {
 			w.unblockStatefulSet(ctx, of, state)
 		}
 	}
-	return missing, nil
+	return missing, again, nil
 }
 
 // unblockStatefulSet deletes a pod of an earlier revision that never came up: Kubernetes replaces

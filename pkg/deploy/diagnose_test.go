@@ -53,7 +53,7 @@ func TestDiagnosis(t *testing.T) {
 					w.seen["web-1 "+trouble.key] = span{test.since, time.Now()}
 				}
 			}
-			_, err := w.diagnose(t.Context(), of, rollout{missing: "1 of 1 replicas available", selector: "app=web"})
+			_, _, err := w.diagnose(t.Context(), of, rollout{missing: "1 of 1 replicas available", selector: "app=web"})
 			if (err != nil) != test.bad {
 				t.Errorf("diagnosis %v", err)
 			}

@@ -26,10 +26,11 @@ func (d *Deployer) until(ctx context.Context, ask func() (left string, err error
 	}
 }
 
-// pollInterval is how often a rollout is polled: the fastest pod takes a second.
+// pollInterval is how often something is asked for that is not watched: the fastest pod takes a
+// second.
 const pollInterval = 200 * time.Millisecond
 
-// A young rollout is polled twice as often, since most are complete by then.
+// A young rollout is asked for twice as often, since most are complete by then.
 const youngRollout = 5 * time.Second
 
 const youngPollInterval = pollInterval / 2

@@ -26,6 +26,9 @@ import (
 // failing alternates between states.
 const forgetAfter = 30 * time.Second
 
+// upInterval is how often a workload is inspected again that was up, while others are not.
+const upInterval = 5 * time.Second
+
 // reportTimeout limits the requests for a report of a failure.
 const reportTimeout = 10 * time.Second
 
@@ -80,8 +83,10 @@ func (d *Deployer) Wait(
 			return nil, markBusy(err)
 		}
 		w := &waiter{Deployer: d, stage: stage}
-		for begin := time.Now(); ; {
-			now, err := w.observe(ctx, workloads, health)
+		changed := d.newChanges(ctx, stage)
+		defer changed.close()
+		for {
+			now, err := w.observe(ctx, workloads, health, changed)
 			culprit = now.waitsFor.release
 			if err != nil {
 				return nil, err
@@ -89,11 +94,8 @@ func (d *Deployer) Wait(
 			if now.waiting == "" {
 				return []any{"workloads", now.workloads}, d.markGood(ctx, current)
 			}
-			interval := pollInterval
-			if time.Since(begin) < youngRollout {
-				interval = youngPollInterval
-			}
-			if err := sleep(ctx, interval); err != nil {
+			changed.follow(now.missing)
+			if err := changed.next(ctx, now.again); err != nil {
 				failure := fmt.Errorf("%s: %w", now.waiting, err)
 				if event.IsTransient(err) { // it timed out
 					report, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
@@ -165,6 +167,28 @@ type waiter struct {
 	mu    sync.Mutex
 	seen  map[string]span   // by what was seen
 	first map[string]string // the values that were seen first
+
+	states map[workload]state // as last inspected
+}
+
+// state is what a workload needed when it was inspected.
+type state struct {
+	at time.Time
+	rollout
+	missing string        // "" when it was up
+	again   time.Duration // after which it may be up if nothing changes, 0 if that cannot be
+	err     error
+}
+
+// dueIn returns after how long a workload is to be inspected again if nothing tells of a change.
+func (s state) dueIn(interval time.Duration) time.Duration {
+	switch {
+	case s.missing == "":
+		interval = upInterval
+	case s.again > 0:
+		interval = min(interval, s.again)
+	}
+	return interval - time.Since(s.at)
 }
 
 // span is when something was seen first and last.
@@ -203,25 +227,93 @@ func (w *waiter) changedSinceStart(key, value string) bool {
 // observation is the state of all workloads at one time.
 type observation struct {
 	workloads int
-	waiting   string   // what is still missing, "" when all are up
-	waitsFor  workload // the first one that is not up
-	rollout   rollout  // of that one
+	waiting   string        // what is still missing, "" when all are up
+	waitsFor  workload      // the first one that is not up
+	rollout   rollout       // of that one
+	missing   []workload    // all that are not up
+	again     time.Duration // after which nothing has to change for something to be up
 }
 
-// observe inspects all workloads concurrently. Its error is final; a request that fails is reason
-// to wait, since an API server comes back.
-func (w *waiter) observe(ctx context.Context, all []workload, health []Health) (observation, error) {
+// observe inspects the workloads concurrently that have changed, or were not inspected for a while.
+// Its error is final; a request that fails is reason to wait, since an API server comes back. All
+// count as up only if all were inspected just now.
+func (w *waiter) observe(
+	ctx context.Context, all []workload, health []Health, changed *changes,
+) (observation, error) {
+	interval := changed.interval()
+	found := observation{again: interval}
+	all, found.waiting = w.withHealth(ctx, all, health)
+	if found.waiting != "" {
+		found.again = youngPollInterval
+	}
+	found.workloads = len(all)
+	hasChanged := changed.take()
+	asked := slices.DeleteFunc(slices.Clone(all), func(of workload) bool {
+		last, known := w.states[of]
+		return known && !hasChanged(of) && last.dueIn(interval) > 0
+	})
+	w.inspect(ctx, asked)
+	for _, of := range all {
+		s := w.states[of]
+		if s.err != nil {
+			return observation{waitsFor: of, rollout: s.rollout}, s.err
+		}
+		if s.missing == "" {
+			continue
+		}
+		if len(found.missing) == 0 {
+			found.waiting = fmt.Sprintf("%s: %s", of, s.missing)
+			found.waitsFor, found.rollout = of, s.rollout
+		}
+		found.again = min(found.again, s.dueIn(interval))
+		found.missing = append(found.missing, of)
+	}
+	if found.waiting == "" && len(asked) < len(all) {
+		w.states = nil
+		return w.observe(ctx, all, nil, changed)
+	}
+	return found, nil
+}
+
+// inspect asks what workloads need.
+func (w *waiter) inspect(ctx context.Context, workloads []workload) {
+	states := make([]state, len(workloads))
+	group := event.Group{Group: &errgroup.Group{}}
+	group.SetLimit(maxRequests)
+	for i, of := range workloads {
+		group.Go(func() error {
+			s := &states[i]
+			var err error
+			if s.rollout, err = w.rollout(ctx, of); err != nil {
+				s.missing = fmt.Sprintf("cannot be read: %v", err)
+				return nil
+			}
+			s.missing, s.again, s.err = w.diagnose(ctx, of, s.rollout)
+			return nil
+		})
+	}
+	_ = group.Wait() // errors are in states
+	if w.states == nil {
+		w.states = map[workload]state{}
+	}
+	now := time.Now() // for all of them: however long that took, there is a pause before the next time
+	for i, of := range workloads {
+		states[i].at = now
+		w.states[of] = states[i]
+	}
+}
+
+// withHealth adds the deployments that health names, and says why that is impossible.
+func (w *waiter) withHealth(ctx context.Context, all []workload, health []Health) (_ []workload, missing string) {
 	all = slices.Clone(all)
-	var found observation
 	for _, h := range health {
 		options := metav1.ListOptions{LabelSelector: h.Selector}
 		list, err := w.cluster.Client.AppsV1().Deployments(h.Namespace).List(ctx, options)
 		if err != nil {
-			found.waiting = fmt.Sprintf("deployments in %s cannot be listed: %v", h.Namespace, err)
-			return found, nil
+			return all, fmt.Sprintf("deployments in %s cannot be listed: %v", h.Namespace, err)
 		}
 		if len(list.Items) == 0 {
-			found.waiting = fmt.Sprintf("no deployment in %s has the labels %s", h.Namespace, h.Selector)
+			missing = fmt.Sprintf("no deployment in %s has the labels %s", h.Namespace, h.Selector)
 		}
 		for _, deployment := range list.Items {
 			isKnown := func(k workload) bool {
@@ -232,37 +324,7 @@ func (w *waiter) observe(ctx context.Context, all []workload, health []Health) (
 			}
 		}
 	}
-	results := make([]struct {
-		rollout
-		missing string
-		err     error
-	}, len(all))
-	group := event.Group{Group: &errgroup.Group{}}
-	group.SetLimit(maxRequests)
-	for i := range all {
-		group.Go(func() error {
-			result := &results[i]
-			var err error
-			if result.rollout, err = w.rollout(ctx, all[i]); err != nil {
-				result.missing = fmt.Sprintf("cannot be read: %v", err)
-				return nil
-			}
-			result.missing, result.err = w.diagnose(ctx, all[i], result.rollout)
-			return nil
-		})
-	}
-	_ = group.Wait() // errors are in results
-	found.workloads = len(all)
-	for i, result := range results {
-		if result.err != nil {
-			return observation{waitsFor: all[i], rollout: result.rollout}, result.err
-		}
-		if result.missing != "" && found.waitsFor.name == "" {
-			found.waiting = fmt.Sprintf("%s: %s", all[i], result.missing)
-			found.waitsFor, found.rollout = all[i], result.rollout
-		}
-	}
-	return found, nil
+	return all, missing
 }
 
 // rollout asks how far a workload is, by the rules of kubectl rollout status; in addition, all

@@ -20,28 +20,37 @@ const (
 	runningKnownFor = time.Hour
 )
 
-// unsteady names a container that has not run long enough yet to count as up.
-func (d *Deployer) unsteady(ctx context.Context, pod *corev1.Pod) string {
-	probed := map[string]bool{}
-	for _, c := range pod.Spec.Containers {
-		probed[c.Name] = c.ReadinessProbe != nil || c.StartupProbe != nil
-	}
-	for _, status := range pod.Status.ContainerStatuses {
-		if status.State.Running == nil { // its deployment does not know yet
-			return fmt.Sprintf("container %s of pod %s does not run", status.Name, pod.Name)
-		}
-		if probed[status.Name] {
+// unsteady names a container that has not run long enough yet to count as up, and says how long it
+// has to. It looks at all of them, each of which counts from when it was first seen to run.
+func (d *Deployer) unsteady(ctx context.Context, pods []corev1.Pod) (missing string, again time.Duration) {
+	for i := range pods {
+		pod := &pods[i]
+		if pod.DeletionTimestamp != nil {
 			continue
 		}
-		needed := steadyAfter
-		if status.RestartCount > 0 && ranBriefly(status.LastTerminationState.Terminated) {
-			needed = steadyAfterCrash
+		probed := map[string]bool{}
+		for _, c := range pod.Spec.Containers {
+			probed[c.Name] = c.ReadinessProbe != nil || c.StartupProbe != nil
 		}
-		if time.Since(d.runningSince(ctx, pod.Spec.NodeName, status)) < needed {
-			return fmt.Sprintf("container %s of pod %s has no probe and is watched for %s", status.Name, pod.Name, needed)
+		for _, status := range pod.Status.ContainerStatuses {
+			if status.State.Running == nil { // its deployment does not know yet
+				missing = fmt.Sprintf("container %s of pod %s does not run", status.Name, pod.Name)
+				continue
+			}
+			if probed[status.Name] {
+				continue
+			}
+			needed := steadyAfter
+			if status.RestartCount > 0 && ranBriefly(status.LastTerminationState.Terminated) {
+				needed = steadyAfterCrash
+			}
+			if left := needed - time.Since(d.runningSince(ctx, pod.Spec.NodeName, status)); left > 0 {
+				missing = fmt.Sprintf("container %s of pod %s has no probe and is watched for %s", status.Name, pod.Name, needed)
+				again = max(again, left)
+			}
 		}
 	}
-	return ""
+	return missing, again
 }
 
 // ranBriefly tells whether a container may end again as soon as the last time. One that ran for

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -129,6 +130,40 @@ func TestContainerWithoutAProbeThatCrashesSoon(t *testing.T) {
 		})
 		if took := waitForWeb(t, d); took < crashes+steadyAfterCrash {
 			t.Errorf("it counts as up after %s", took)
+		}
+	})
+}
+
+// Each container counts from its own start, not from when the one before it was steady.
+func TestContainersWithoutAProbeCountTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := upToDate(container{id: "1"}.pod(time.Now()))
+		for i := range 4 {
+			pod := container{id: fmt.Sprint("other", i)}.pod(time.Now())
+			pod.Name = fmt.Sprint("web-other-", i)
+			if err := client.Tracker().Add(pod); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d := New(&kube.Cluster{Client: client}, "demo", nil, Options{})
+		if took := waitForWeb(t, d); took != steadyAfter {
+			t.Errorf("it took %s, not %s", took, steadyAfter)
+		}
+	})
+}
+
+// A container counts from its start also while other replicas are still missing.
+func TestContainerWithoutAProbeCountsWhileOthersStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const complete = 2 * time.Second
+		client := rollingOut(t, complete)
+		pod := container{id: "1"}.pod(time.Now()) // now without its probe
+		if _, err := client.CoreV1().Pods("demo").Update(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		d := New(&kube.Cluster{Client: client}, "demo", nil, Options{})
+		if took := waitForWeb(t, d); took != steadyAfter {
+			t.Errorf("it took %s, not %s", took, steadyAfter)
 		}
 	})
 }
