@@ -56,16 +56,15 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 		at.Files, err = i.syncedFiles(groupCtx, want.target)
 		return err
 	})
+	found := &finding{}
 	group.Go(func() (err error) {
-		platform, err = dask.Running(groupCtx, i.cluster, want.namespaces)
+		if platform, err = dask.Running(groupCtx, i.cluster, want.namespaces); err != nil {
+			return err
+		}
+		at.Answers, found.silent, err = askGateways(groupCtx, want, platform.Gateways)
 		return err
 	})
 	if err := group.Wait(); err != nil {
-		return nil, event.Transient(err)
-	}
-	var err error
-	found := &finding{}
-	if at.Answers, found.silent, err = askGateways(ctx, want, platform.Gateways); err != nil {
 		return nil, event.Transient(err)
 	}
 	for _, c := range platform.Containers {
@@ -80,6 +79,7 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 			found.foreign = append(found.foreign, a)
 		}
 	}
+	var err error
 	if found.links, err = i.ownPods(ctx, want.config, links); err != nil {
 		return nil, event.Transient(err)
 	}
