@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -26,6 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/moby/sys/atomicwriter"
+	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -42,8 +42,9 @@ const (
 	maxAddress = 64
 	// username goes with the registry's password, which is a new one in each process.
 	username = "devloop"
-	// ownRepositories is the prefix of all repositories in devloop's registry.
-	ownRepositories = "devloop/"
+	// repository is the one of devloop's registry. All images are in it: Docker compresses and sends a
+	// layer once for all pushes to a repository, and again for each other repository.
+	repository = "devloop/images"
 )
 
 // Registry is devloop's own image registry, from which the nodes pull what was built on the host.
@@ -56,7 +57,7 @@ type Registry struct {
 	password string
 
 	mu   sync.Mutex
-	tags map[string]v1.Descriptor // by "repository:tag"; index.json is their copy on disk
+	tags map[string]v1.Descriptor // by ownTag; index.json is their copy on disk
 
 	serverMu sync.Mutex
 	stop     func() error // of the server, nil until the first push
@@ -103,8 +104,8 @@ func (r *Registry) indexFile() string { return filepath.Join(r.dir, ocispecs.Ima
 // saveTags writes index.json. The caller holds mu.
 func (r *Registry) saveTags() error {
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
-	for _, ref := range slices.Sorted(maps.Keys(r.tags)) {
-		index.Manifests = append(index.Manifests, r.tags[ref])
+	for _, tag := range slices.Sorted(maps.Keys(r.tags)) {
+		index.Manifests = append(index.Manifests, r.tags[tag])
 	}
 	raw, err := json.Marshal(index)
 	if err != nil {
@@ -118,10 +119,10 @@ func (r *Registry) sweep() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	used := map[string]bool{}
-	for ref, tagged := range r.tags {
+	for tag, tagged := range r.tags {
 		image, err := r.image(tagged.Digest)
 		if err != nil {
-			delete(r.tags, ref)
+			delete(r.tags, tag)
 			continue
 		}
 		for digest := range image.manifests {
@@ -288,7 +289,7 @@ func (r *Registry) checkSize(blob v1.Descriptor) error {
 }
 
 // put stores a manifest whose parts are here, and gives it a tag, unless that is "".
-func (r *Registry) put(repository, tag string, digest v1.Hash, raw []byte) error {
+func (r *Registry) put(tag string, digest v1.Hash, raw []byte) error {
 	image, err := r.parse(digest, raw)
 	if err != nil {
 		return err
@@ -296,14 +297,13 @@ func (r *Registry) put(repository, tag string, digest v1.Hash, raw []byte) error
 	if err := atomicwriter.WriteFile(r.blobFile(digest), raw, 0o600); err != nil || tag == "" {
 		return err
 	}
-	ref := repository + ":" + tag
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.tags[ref]; !known && len(r.tags) >= maxTags {
+	if _, known := r.tags[tag]; !known && len(r.tags) >= maxTags {
 		return errFull
 	}
-	r.tags[ref] = v1.Descriptor{MediaType: image.manifests[digest].MediaType, Digest: digest, Size: int64(len(raw)),
-		Annotations: map[string]string{ocispecs.AnnotationRefName: ref}}
+	r.tags[tag] = v1.Descriptor{MediaType: image.manifests[digest].MediaType, Digest: digest, Size: int64(len(raw)),
+		Annotations: map[string]string{ocispecs.AnnotationRefName: tag}}
 	return r.saveTags()
 }
 
@@ -311,19 +311,19 @@ func (r *Registry) put(repository, tag string, digest v1.Hash, raw []byte) error
 var errFull = fmt.Errorf("the registry keeps no more than %d tags", maxTags)
 
 // resolve returns the digest of a tag. It is fs.ErrNotExist if there is none.
-func (r *Registry) resolve(repository, tag string) (v1.Hash, error) {
+func (r *Registry) resolve(tag string) (v1.Hash, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	tagged, ok := r.tags[repository+":"+tag]
+	tagged, ok := r.tags[tag]
 	if !ok {
-		return v1.Hash{}, fmt.Errorf("%s has no tag %s: %w", repository, tag, fs.ErrNotExist)
+		return v1.Hash{}, fmt.Errorf("there is no tag %s: %w", tag, fs.ErrNotExist)
 	}
 	return tagged.Digest, nil
 }
 
 // find returns the image with a tag.
 func (r *Registry) find(tag name.Tag) (*storedImage, error) {
-	digest, err := r.resolve(repository(tag), tag.TagStr())
+	digest, err := r.resolve(ownTag(tag))
 	if err != nil {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}
@@ -392,7 +392,7 @@ func (r *Registry) Tag(digest string, tag name.Tag) error {
 		raw, err = r.readBlob(hash)
 	}
 	if err == nil {
-		err = r.put(repository(tag), tag.TagStr(), hash, raw)
+		err = r.put(ownTag(tag), hash, raw)
 	}
 	if err != nil {
 		return event.Transient(fmt.Errorf("image registry: %w", err)) // truncated blobs were removed
@@ -404,11 +404,11 @@ func (r *Registry) Tag(digest string, tag name.Tag) error {
 func (r *Registry) Untag(tag name.Tag) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ref := repository(tag) + ":" + tag.TagStr()
-	if _, known := r.tags[ref]; !known {
+	own := ownTag(tag)
+	if _, known := r.tags[own]; !known {
 		return nil
 	}
-	delete(r.tags, ref)
+	delete(r.tags, own)
 	if err := r.saveTags(); err != nil {
 		return fmt.Errorf("image registry: %w", err)
 	}
@@ -426,14 +426,12 @@ func (r *Registry) Prune(tag name.Tag) error {
 	return nil
 }
 
-// repository is where an image is in devloop's registry: each repository outside has its own.
-func repository(tag name.Tag) string {
-	return ownRepositories + strings.ReplaceAll(tag.Context().Name(), ":", "-")
-}
+// ownTag is the image's tag in devloop's registry: a hash, since a full name may be too long for one.
+func ownTag(tag name.Tag) string { return digest.FromString(tag.Name()).Encoded() }
 
 // at is the image's name in devloop's registry, which answers at address.
 func at(address string, tag name.Tag) string {
-	return address + "/" + repository(tag) + ":" + tag.TagStr()
+	return address + "/" + repository + ":" + ownTag(tag)
 }
 
 // listen starts serving on loopback, if it has not yet, and returns the address.

@@ -209,14 +209,14 @@ func TestReopen(t *testing.T) {
 				t.Errorf("complete: %t, damaged: %t", r.Has(complete), r.Has(damaged))
 			}
 			c := owner(t, r)
-			c.expect(t, http.StatusOK, http.MethodHead, "/v2/"+repository(complete)+"/manifests/1", "")
+			c.expect(t, http.StatusOK, http.MethodHead, imagesPath+"manifests/"+ownTag(complete), "")
 			for _, gone := range []string{digest.String(), unused.String()} {
-				c.expect(t, http.StatusNotFound, http.MethodHead, "/v2/devloop/x/blobs/"+gone, "")
+				c.expect(t, http.StatusNotFound, http.MethodHead, imagesPath+"blobs/"+gone, "")
 			}
 			if _, err := r.receive(t.Context(), BuiltSource{}, damaged); err == nil {
 				t.Error("an image without one of its layers was received")
 			}
-			if tags := savedTags(t, dir); len(tags) != 1 || !strings.HasSuffix(tags[0], ":1") {
+			if tags := savedTags(t, dir); len(tags) != 1 || tags[0] != ownTag(complete) {
 				t.Error(tags)
 			}
 			push(t, r, "team/worker:2", damagedImage) // again

@@ -140,13 +140,14 @@ func (r *Registry) guard(address string, next http.Handler) http.Handler {
 
 // target is what a request is about.
 type target struct {
-	kind       string // "manifests", "blobs" or "blobs/uploads"
-	repository string
-	reference  string  // a tag, a digest or the ID of an upload
-	digest     v1.Hash // the reference, if it is one
+	kind      string  // "manifests", "blobs" or "blobs/uploads"
+	reference string  // a tag, a digest or the ID of an upload
+	digest    v1.Hash // the reference, if it is one
 }
 
-var requestPath = regexp.MustCompile(`^/v2/(` + ownRepositories + `.+)/(manifests|blobs|blobs/uploads)/([^/]*)$`)
+var requestPath = regexp.MustCompile(`^/v2/` + repository + `/(manifests|blobs|blobs/uploads)/([^/]*)$`)
+
+var validTag = regexp.MustCompile("^" + reference.TagRegexp.String() + "$")
 
 // parse reads the path of a request.
 func parse(path string) (t target, ok bool) {
@@ -154,22 +155,16 @@ func parse(path string) (t target, ok bool) {
 	if parts == nil {
 		return t, false
 	}
-	t = target{repository: parts[1], kind: parts[2], reference: parts[3]}
-	named, err := reference.WithName("localhost/" + t.repository)
-	if err != nil {
-		return t, false
-	}
+	t = target{kind: parts[1], reference: parts[2]}
 	var notDigest error
 	t.digest, notDigest = v1.NewHash(t.reference)
 	switch t.kind {
 	case "blobs":
-		err = notDigest
+		return t, notDigest == nil
 	case "manifests":
-		if notDigest != nil {
-			_, err = reference.WithTag(named, t.reference)
-		}
+		return t, notDigest == nil || validTag.MatchString(t.reference)
 	}
-	return t, err == nil
+	return t, true
 }
 
 func isRead(req *http.Request) bool {
@@ -227,11 +222,11 @@ func (r *Registry) receiveManifest(w http.ResponseWriter, req *http.Request, t t
 		}
 	}
 	if err == nil {
-		err = r.put(t.repository, tag, digest, raw)
+		err = r.put(tag, digest, raw)
 	}
 	switch {
 	case err == nil:
-		w.Header().Set("Location", "/v2/"+t.repository+"/manifests/"+digest.String())
+		w.Header().Set("Location", "/v2/"+repository+"/manifests/"+digest.String())
 		w.Header().Set("Docker-Content-Digest", digest.String())
 		w.WriteHeader(http.StatusCreated)
 	case errors.Is(err, errFull):
@@ -248,7 +243,7 @@ func (r *Registry) receiveManifest(w http.ResponseWriter, req *http.Request, t t
 func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, t target) {
 	digest, err := t.digest, error(nil)
 	if digest == (v1.Hash{}) {
-		digest, err = r.resolve(t.repository, t.reference)
+		digest, err = r.resolve(t.reference)
 	}
 	var image *storedImage
 	if err == nil {
@@ -285,7 +280,7 @@ func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, digest v1
 func (r *Registry) forNode(address string, tag name.Tag, image *storedImage) http.Handler {
 	return checkOrigin(address, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		t, ok := parse(req.URL.Path)
-		if ok && t.kind == "manifests" && t.reference == tag.TagStr() {
+		if ok && t.kind == "manifests" && t.reference == ownTag(tag) {
 			t.digest = image.digest // whatever the tag means by now
 		}
 		m, isManifest := image.manifests[t.digest]
@@ -294,9 +289,9 @@ func (r *Registry) forNode(address string, tag name.Tag, image *storedImage) htt
 			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "this registry is read only")
 		case isBase(req):
 			w.WriteHeader(http.StatusOK)
-		case ok && t.repository == repository(tag) && t.kind == "manifests" && isManifest:
+		case ok && t.kind == "manifests" && isManifest:
 			writeManifest(w, req, t.digest, m)
-		case ok && t.repository == repository(tag) && t.kind == "blobs" && image.blobs[t.digest]:
+		case ok && t.kind == "blobs" && image.blobs[t.digest]:
 			r.serveBlob(w, req, t.digest)
 		default:
 			refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "it does not belong to the image that this node pulls")

@@ -141,12 +141,12 @@ func TestServerTimeouts(t *testing.T) {
 	}
 }
 
-// FuzzParse: any path leads to a tag or a manifest of a repository with a valid name, to a blob by
-// its digest, or to nothing.
+// FuzzParse: any path leads to a tag or a manifest with a valid name, to a blob by its digest, or to
+// nothing.
 func FuzzParse(f *testing.F) {
-	for _, path := range []string{"/v2/devloop/x/manifests/1", "/v2/devloop/a/../../x/manifests/..",
-		"/v2/devloop/x/blobs/sha256:..", "/v2/devloop/x/blobs/uploads/.", "/v2/devloop/blobs/uploads/manifests/1",
-		"/v2/devloop/x/blobs/sha256:" + strings.Repeat("0", 64), "/v2/devloop/x@sha256:0/manifests/1"} {
+	for _, path := range []string{imagesPath + "manifests/1", "/v2/devloop/a/../../images/manifests/..",
+		imagesPath + "blobs/sha256:..", imagesPath + "blobs/uploads/.", "/v2/devloop/blobs/uploads/manifests/1",
+		imagesPath + "blobs/sha256:" + strings.Repeat("0", 64), "/v2/devloop/images@sha256:0/manifests/1"} {
 		f.Add(path)
 	}
 	r := &Registry{dir: "/registry"}
@@ -163,7 +163,7 @@ func FuzzParse(f *testing.F) {
 		if isDigest {
 			separator = "@"
 		}
-		ref := "localhost/" + got.repository
+		ref := "localhost/" + repository
 		switch got.kind {
 		case "manifests":
 			ref += separator + got.reference
@@ -175,7 +175,7 @@ func FuzzParse(f *testing.F) {
 		default:
 			t.Errorf("%q is of kind %q", path, got.kind)
 		}
-		if _, err := reference.Parse(ref); err != nil || !strings.HasPrefix(got.repository, ownRepositories) {
+		if _, err := reference.Parse(ref); err != nil {
 			t.Errorf("%q is %q: %v", path, ref, err)
 		}
 	})
@@ -235,7 +235,11 @@ func (c registryClient) expect(t *testing.T, want int, method, path, body string
 	return header, text
 }
 
-const uploadsPath = "/v2/devloop/worker/blobs/uploads/"
+// imagesPath is what the paths of the registry begin with.
+const (
+	imagesPath  = "/v2/devloop/images/"
+	uploadsPath = imagesPath + "blobs/uploads/"
+)
 
 // begin begins an upload, and returns its path.
 func (c registryClient) begin(t *testing.T) string {
@@ -273,15 +277,14 @@ func TestCredentials(t *testing.T) {
 	}
 	c := owner(t, r)
 	_, port, _ := strings.Cut(c.address, ":")
-	base := "/v2/" + repository(tag)
 	paths := map[string]string{
-		"/v2/":                    http.MethodGet,
-		"/v2/_catalog":            http.MethodGet,
-		base + "/manifests/1":     http.MethodGet,
-		base + "/manifests/12":    http.MethodPut,
-		base + "/blobs/uploads/":  http.MethodPost,
-		base + "/blobs/uploads/.": http.MethodPut,
-		base + "/blobs/" + digestOf(t, layersOf(t, image)[0]).String(): http.MethodGet,
+		"/v2/":                                  http.MethodGet,
+		"/v2/_catalog":                          http.MethodGet,
+		imagesPath + "manifests/" + ownTag(tag): http.MethodGet,
+		imagesPath + "manifests/12":             http.MethodPut,
+		uploadsPath:                             http.MethodPost,
+		uploadsPath + ".":                       http.MethodPut,
+		imagesPath + "blobs/" + digestOf(t, layersOf(t, image)[0]).String(): http.MethodGet,
 	}
 	for name, test := range map[string]struct {
 		client registryClient
@@ -323,27 +326,27 @@ func TestPaths(t *testing.T) {
 	c.upload(t, "first")
 	manifest := `{"schemaVersion":2,"mediaType":"` + string(types.OCIImageIndex) + `","manifests":[]}`
 	for path, method := range map[string]string{
-		uploadsPath + ".":                                        http.MethodPut,
-		uploadsPath + "..":                                       http.MethodPatch,
-		uploadsPath + "..%2f..%2faddress":                        http.MethodPatch,
-		uploadsPath + "ingest":                                   http.MethodDelete,
-		"/v2/devloop/x/blobs/sha256:..":                          http.MethodGet,
-		"/v2/devloop/x/blobs/sha256:../../address":               http.MethodGet,
-		"/v2/devloop/x/blobs/..":                                 http.MethodHead,
-		"/v2/devloop/x/blobs/sha512:" + strings.Repeat("0", 128): http.MethodGet,
-		"/v2/devloop/x/manifests/..":                             http.MethodPut,
-		"/v2/devloop/x/manifests/a%2fb":                          http.MethodPut,
-		"/v2/devloop/x/manifests/sha256:..":                      http.MethodPut,
-		"/v2/devloop/../x/manifests/1":                           http.MethodPut,
-		"/v2/devloop/a/../../x/manifests/1":                      http.MethodPut,
-		"/v2/devloop/%2e%2e/x/manifests/1":                       http.MethodPut,
-		"/v2/devloop/A/manifests/1":                              http.MethodPut,
-		"/v2/other/x/manifests/1":                                http.MethodPut,
-		"/v2/manifests/1":                                        http.MethodPut,
-		"/v2//manifests/1":                                       http.MethodPut,
-		"/v2/devloop/x/tags/list":                                http.MethodGet,
-		"/v2/_catalog":                                           http.MethodGet,
-		"/":                                                      http.MethodGet,
+		uploadsPath + ".":                                       http.MethodPut,
+		uploadsPath + "..":                                      http.MethodPatch,
+		uploadsPath + "..%2f..%2faddress":                       http.MethodPatch,
+		uploadsPath + "ingest":                                  http.MethodDelete,
+		imagesPath + "blobs/sha256:..":                          http.MethodGet,
+		imagesPath + "blobs/sha256:../../address":               http.MethodGet,
+		imagesPath + "blobs/..":                                 http.MethodHead,
+		imagesPath + "blobs/sha512:" + strings.Repeat("0", 128): http.MethodGet,
+		imagesPath + "manifests/..":                             http.MethodPut,
+		imagesPath + "manifests/a%2fb":                          http.MethodPut,
+		imagesPath + "manifests/sha256:..":                      http.MethodPut,
+		"/v2/devloop/../images/manifests/1":                     http.MethodPut,
+		"/v2/devloop/a/../images/manifests/1":                   http.MethodPut,
+		"/v2/devloop/%2e%2e/images/manifests/1":                 http.MethodPut,
+		"/v2/devloop/x/manifests/1":                             http.MethodPut,
+		"/v2/other/x/manifests/1":                               http.MethodPut,
+		"/v2/manifests/1":                                       http.MethodPut,
+		"/v2//manifests/1":                                      http.MethodPut,
+		imagesPath + "tags/list":                                http.MethodGet,
+		"/v2/_catalog":                                          http.MethodGet,
+		"/":                                                     http.MethodGet,
 	} {
 		status, _, text := c.do(t, method, path, strings.NewReader(manifest))
 		if status < 400 || status == http.StatusInternalServerError {
@@ -351,7 +354,7 @@ func TestPaths(t *testing.T) {
 		}
 	}
 	for _, method := range []string{http.MethodDelete, http.MethodPost, "TRACE"} {
-		c.expect(t, http.StatusMethodNotAllowed, method, "/v2/devloop/x/manifests/1", "")
+		c.expect(t, http.StatusMethodNotAllowed, method, imagesPath+"manifests/1", "")
 	}
 	c.upload(t, "second")
 	if tags := savedTags(t, dir); len(tags) != 0 {
@@ -377,7 +380,7 @@ func TestManifests(t *testing.T) {
 			`[{"mediaType":"%s","digest":"%s","size":2}]}`, types.OCIImageIndex, types.OCIManifestSchema1, image)
 	}
 	missing := digest.FromString("x")
-	const path = "/v2/devloop/x/manifests/"
+	const path = imagesPath + "manifests/"
 	for name, test := range map[string]struct {
 		reference, body string
 		want            int
@@ -395,10 +398,10 @@ func TestManifests(t *testing.T) {
 		t.Run(name, func(t *testing.T) { c.expect(t, test.want, http.MethodPut, path+test.reference, test.body) })
 	}
 	// The wrong size did not remove the blob.
-	c.expect(t, http.StatusOK, http.MethodHead, "/v2/devloop/x/blobs/"+config.String(), "")
+	c.expect(t, http.StatusOK, http.MethodHead, imagesPath+"blobs/"+config.String(), "")
 	r.mu.Lock()
 	for i := range maxTags - len(r.tags) {
-		r.tags["devloop/y:"+fmt.Sprint(i)] = v1.Descriptor{}
+		r.tags["y"+fmt.Sprint(i)] = v1.Descriptor{}
 	}
 	r.mu.Unlock()
 	c.expect(t, http.StatusInsufficientStorage, http.MethodPut, path+"2", manifest(config, 2, "one too many"))
@@ -411,7 +414,7 @@ func TestRanges(t *testing.T) {
 	c := owner(t, r)
 	content := strings.Repeat("0123456789", 100)
 	digest := c.upload(t, content)
-	path := "/v2/devloop/any/blobs/" + digest.String()
+	path := imagesPath + "blobs/" + digest.String()
 	for _, test := range []struct {
 		ask, want string
 		status    int
@@ -433,7 +436,7 @@ func TestRanges(t *testing.T) {
 	if header, _ := c.expect(t, http.StatusOK, http.MethodHead, path, ""); header.Get("Content-Length") != "1000" {
 		t.Errorf("HEAD: %v", header)
 	}
-	missing := "/v2/devloop/any/blobs/sha256:" + strings.Repeat("0", 64)
+	missing := imagesPath + "blobs/sha256:" + strings.Repeat("0", 64)
 	c.expect(t, http.StatusNotFound, http.MethodGet, missing, "")
 }
 
@@ -478,25 +481,21 @@ func TestForNode(t *testing.T) {
 	}
 
 	secretDigest, secretLayer := digestOf(t, secret).String(), digestOf(t, layersOf(t, secret)[0]).String()
-	own, others := "/v2/"+repository(tag), "/v2/"+repository(other)
 	c := registryClient{address: address}
 	for path, want := range map[string]int{
-		"/v2/":                                http.StatusOK,
-		own + "/manifests/1":                  http.StatusOK,
-		own + "/manifests/2":                  http.StatusNotFound,
-		own + "/manifests/" + secretDigest:    http.StatusNotFound,
-		own + "/blobs/" + secretLayer:         http.StatusNotFound,
-		own + "/blobs/uploads/":               http.StatusNotFound,
-		others + "/manifests/1":               http.StatusNotFound,
-		others + "/manifests/" + secretDigest: http.StatusNotFound,
-		others + "/blobs/" + secretLayer:      http.StatusNotFound,
-		"/v2/_catalog":                        http.StatusNotFound,
+		"/v2/":                                  http.StatusOK,
+		imagesPath + "manifests/" + ownTag(tag): http.StatusOK,
+		imagesPath + "manifests/" + ownTag(other): http.StatusNotFound,
+		imagesPath + "manifests/" + secretDigest:  http.StatusNotFound,
+		imagesPath + "blobs/" + secretLayer:       http.StatusNotFound,
+		uploadsPath:                               http.StatusNotFound,
+		"/v2/_catalog":                            http.StatusNotFound,
 	} {
 		c.expect(t, want, http.MethodGet, path, "")
 	}
 	c.change = func(req *http.Request) { req.SetBasicAuth(username, r.password) }
 	for _, method := range []string{http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
-		c.expect(t, http.StatusMethodNotAllowed, method, own+"/manifests/1", "{}")
+		c.expect(t, http.StatusMethodNotAllowed, method, imagesPath+"manifests/"+ownTag(tag), "{}")
 	}
 	c.change = func(req *http.Request) { req.Host = "evil.example" }
 	c.expect(t, http.StatusForbidden, http.MethodGet, "/v2/", "")

@@ -63,7 +63,7 @@ func (d DockerSource) Push(ctx context.Context, r *Registry, tag name.Tag) (dige
 			return "", event.WithHint(fmt.Errorf("docker push to %s: %w", address, err),
 				"if it cannot reach that address: the daemon has to run on this machine, or in the node (minikube docker-env)")
 		}
-		digest = cmp.Or(pushedDigest(message, tag.TagStr()), digest)
+		digest = cmp.Or(pushedDigest(message, ownTag(tag)), digest)
 	}
 	if digest == "" {
 		return "", event.WithHint(fmt.Errorf("docker push to %s: the daemon does not say what it pushed", address),

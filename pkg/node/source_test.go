@@ -133,8 +133,9 @@ func TestBuiltIntoTheStore(t *testing.T) {
 func TestDockerPush(t *testing.T) {
 	image := newImage(t, 1000, 1)
 	digest := digestOf(t, image)
-	line := `{"status":"1: digest: ` + digest.String() + ` size: 500"}`
-	aux := `{"progressDetail":{},"aux":{"Tag":"1","Digest":"` + digest.String() + `","Size":500}}`
+	tag := newTag(t, "worker:1")
+	line := `{"status":"` + ownTag(tag) + `: digest: ` + digest.String() + ` size: 500"}`
+	aux := `{"progressDetail":{},"aux":{"Tag":"` + ownTag(tag) + `","Digest":"` + digest.String() + `","Size":500}}`
 	for name, test := range map[string]struct {
 		messages string
 		err      string // a part of it, "" for none
@@ -148,7 +149,6 @@ func TestDockerPush(t *testing.T) {
 			"no basic auth credentials"},
 	} {
 		r := openRegistry(t, t.TempDir())
-		tag := newTag(t, "worker:1")
 		auth := ""
 		daemon := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			switch {
@@ -180,6 +180,22 @@ func TestDockerPush(t *testing.T) {
 		checkCredentials(t, r, auth)
 		_ = docker.Close()
 		daemon.Close()
+	}
+}
+
+// TestOneRepository: images are told apart by their tags only. A tag is no longer than 128 characters.
+func TestOneRepository(t *testing.T) {
+	repositories, tags := map[string]bool{}, map[string]bool{}
+	for _, image := range []string{"worker:1", "worker:2", "client:1", "team/worker:1", "registry.example:5000/worker:1",
+		strings.Repeat("long/", 40) + "worker:" + strings.Repeat("1", 128)} {
+		ref, err := name.NewTag(at("127.0.0.1:1", newTag(t, image)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		repositories[ref.Context().Name()], tags[ref.TagStr()] = true, true
+	}
+	if len(repositories) != 1 || len(tags) != 6 {
+		t.Errorf("%v, %v", repositories, tags)
 	}
 }
 

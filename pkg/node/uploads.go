@@ -42,10 +42,10 @@ type uploads struct {
 
 // upload belongs to one request at a time, or else to uploads.idle.
 type upload struct {
-	id, repository string
-	expiry         *time.Timer
-	writer         content.Writer // nil until the first byte
-	size           int64          // in bytes
+	id     string
+	expiry *time.Timer
+	writer content.Writer // nil until the first byte
+	size   int64          // in bytes
 }
 
 func newUploads(ctx context.Context, store content.Store) *uploads {
@@ -53,22 +53,22 @@ func newUploads(ctx context.Context, store content.Store) *uploads {
 }
 
 // begin returns a new upload, nil if there are too many.
-func (u *uploads) begin(repository string) *upload {
+func (u *uploads) begin() *upload {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.count >= maxUploads {
 		return nil
 	}
 	u.count++
-	return &upload{id: rand.Text(), repository: repository}
+	return &upload{id: rand.Text()}
 }
 
 // take returns an idle upload, nil if there is none.
-func (u *uploads) take(id, repository string) *upload {
+func (u *uploads) take(id string) *upload {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	one := u.idle[id]
-	if one == nil || one.repository != repository {
+	if one == nil {
 		return nil
 	}
 	one.expiry.Stop()
@@ -83,7 +83,7 @@ func (u *uploads) release(one *upload) {
 	u.idle[one.id] = one
 	one.expiry = time.AfterFunc(uploadTimeout, func() {
 		_ = event.Guard(func() error { // the next OpenRegistry removes what is left
-			if one := u.take(one.id, one.repository); one != nil {
+			if one := u.take(one.id); one != nil {
 				u.drop(one)
 			}
 			return nil
@@ -108,13 +108,13 @@ func (u *uploads) serve(w http.ResponseWriter, req *http.Request, t target) {
 	var one *upload
 	switch {
 	case req.Method == http.MethodPost && t.reference == "":
-		if one = u.begin(t.repository); one == nil {
+		if one = u.begin(); one == nil {
 			refuse(w, http.StatusTooManyRequests, "TOOMANYREQUESTS",
 				fmt.Sprintf("there are %d uploads already", maxUploads))
 			return
 		}
 	case req.Method == http.MethodPatch, req.Method == http.MethodPut, req.Method == http.MethodDelete:
-		if one = u.take(t.reference, t.repository); one == nil {
+		if one = u.take(t.reference); one == nil {
 			refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN",
 				"there is no such upload, or another request writes to it")
 			return
@@ -140,11 +140,11 @@ func (u *uploads) serve(w http.ResponseWriter, req *http.Request, t target) {
 		refuse(w, http.StatusBadRequest, "BLOB_UPLOAD_INVALID", err.Error())
 	case complete:
 		u.drop(one)
-		w.Header().Set("Location", "/v2/"+t.repository+"/blobs/"+digest)
+		w.Header().Set("Location", "/v2/"+repository+"/blobs/"+digest)
 		w.Header().Set("Docker-Content-Digest", digest)
 		w.WriteHeader(http.StatusCreated)
 	default:
-		w.Header().Set("Location", "/v2/"+t.repository+"/blobs/uploads/"+one.id)
+		w.Header().Set("Location", "/v2/"+repository+"/blobs/uploads/"+one.id)
 		w.Header().Set("Docker-Upload-UUID", one.id)
 		w.Header().Set("Range", fmt.Sprintf("0-%d", max(one.size-1, 0)))
 		u.release(one)

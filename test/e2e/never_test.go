@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -250,11 +252,13 @@ func testNeighbour(t *testing.T) {
 	}
 
 	registry := p.registry(t)
-	repository, tag, _ := strings.Cut(image, ":")
+	tag, err := name.NewTag(image)
+	must(t, err)
+	manifest := fmt.Sprintf("http://%s/v2/devloop/images/manifests/%x", registry, sha256.Sum256([]byte(tag.Name())))
 	for _, args := range [][]string{
 		{"http://" + registry + "/v2/"},
-		{"http://" + registry + "/v2/devloop/" + repository + "/manifests/" + tag},
-		{"--request", "PUT", "--data", "{}", "http://" + registry + "/v2/devloop/" + repository + "/manifests/" + tag},
+		{manifest},
+		{"--request", "PUT", "--data", "{}", manifest},
 		{"--request", "POST", "http://" + registry + "/v2/x/blobs/uploads/"},
 		{"--request", "PUT", "--path-as-is", "http://" + registry + "/v2/x/blobs/uploads/."},
 	} {
