@@ -19,7 +19,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/moby/moby/client"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/event"
@@ -58,12 +57,11 @@ type loaded struct {
 }
 
 func newLoaded(ctx context.Context, t *testbed, runtime string) (*loaded, error) {
-	l := &loaded{dir: filepath.Join(t.dir, "image"), ssh: "node", load: "sudo ctr --namespace k8s.io images import -"}
-	kubeconfig, home := os.Getenv("KUBECONFIG"), os.Getenv("MINIKUBE_HOME")
-	if runtime == "docker" {
-		l.ssh, l.load = "docker-node", "sudo docker load"
-		kubeconfig, home = os.Getenv("DOCKER_NODE_KUBECONFIG"), os.Getenv("DOCKER_NODE_MINIKUBE_HOME")
+	n, err := nodeOf(runtime)
+	if err != nil {
+		return nil, err
 	}
+	l := &loaded{dir: filepath.Join(t.dir, "image"), ssh: n.ssh, load: n.load}
 	if err := os.MkdirAll(l.dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -78,21 +76,16 @@ func newLoaded(ctx context.Context, t *testbed, runtime string) (*loaded, error)
 	if err := os.WriteFile(filepath.Join(l.dir, "Dockerfile"), []byte(loadDockerfile), 0o644); err != nil {
 		return nil, err
 	}
-	raw, err := clientcmd.LoadFromFile(kubeconfig)
-	if err != nil {
-		return nil, err
-	}
 	if l.docker, err = client.New(client.FromEnv); err != nil {
 		return nil, err
 	}
 	t.cleanup(func(context.Context) error { return l.docker.Close() })
 	t.cleanup(func(ctx context.Context) error { return removeImages(ctx, "bench-load") })
 	usual := os.Getenv("MINIKUBE_HOME")
-	if err := os.Setenv("MINIKUBE_HOME", home); err != nil {
+	if err := os.Setenv("MINIKUBE_HOME", n.home); err != nil {
 		return nil, err
 	}
-	server := raw.Clusters[raw.Contexts[raw.CurrentContext].Cluster].Server
-	l.cluster, err = node.Find(ctx, raw.CurrentContext, server, l.docker, filepath.Join(t.dir, "hostkeys"))
+	l.cluster, err = node.Find(ctx, n.kubeContext, n.server, l.docker, filepath.Join(t.dir, "hostkeys"))
 	if err := errors.Join(err, os.Setenv("MINIKUBE_HOME", usual)); err != nil {
 		return nil, err
 	}

@@ -74,7 +74,29 @@ var benchmarks = []benchmark{
 	{name: "served/save-to-served", unit: "s", goal: "<=0.35",
 		alternative: "docker build, docker save | ctr import, helm upgrade, kubectl rollout status, kubectl port-forward",
 		prepare:     saveToServed},
+	{name: "save/containerd/node/package", unit: "s", goal: "<=0.5", alternative: scripted, proven: "<=5 s",
+		prepare: packageSaved("containerd", "node"), runs: 5},
+	{name: "save/containerd/node/client", unit: "s", goal: "<=1.5 s", prepare: clientSaved("containerd", "node"), runs: 5},
+	{name: "save/containerd/host/package", unit: "s", goal: "<=0.5", alternative: scripted, proven: "<=5 s",
+		prepare: packageSaved("containerd", "host"), runs: 5},
+	{name: "save/containerd/host/client", unit: "s", goal: "<=1.5 s", prepare: clientSaved("containerd", "host"), runs: 5},
+	{name: "save/containerd/start", unit: "s", goal: "<=0.4 s", prepare: platformStarted("containerd", false), runs: 5},
+	{name: "save/containerd/start-new", unit: "s", goal: "<=8 s", prepare: platformStarted("containerd", true), runs: 5},
+	{name: "save/docker/node/package", unit: "s", goal: "<=0.5", alternative: scriptedInNode, proven: "<=5 s",
+		prepare: packageSaved("docker", "node"), runs: 5},
+	{name: "save/docker/node/client", unit: "s", goal: "<=1.5 s", prepare: clientSaved("docker", "node"), runs: 5},
+	{name: "save/docker/host/package", unit: "s", goal: "<=0.5", alternative: scripted, proven: "<=5 s",
+		prepare: packageSaved("docker", "host"), runs: 5},
+	{name: "save/docker/host/client", unit: "s", goal: "<=1.5 s", prepare: clientSaved("docker", "host"), runs: 5},
+	{name: "save/docker/start", unit: "s", goal: "<=0.4 s", prepare: platformStarted("docker", false), runs: 5},
+	{name: "save/docker/start-new", unit: "s", goal: "<=8 s", prepare: platformStarted("docker", true), runs: 5},
 }
+
+// The alternatives of a save to the platform.
+const (
+	scriptedInNode = "docker build in the node (docker-env), helm upgrade, kubectl rollout status, in a script"
+	scripted       = "docker build, docker save into the node, helm upgrade, kubectl rollout status, in a script"
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -110,11 +132,12 @@ func run(ctx context.Context) (err error) {
 
 	var figures []figure
 	for _, b := range chosen {
-		f, err := measure(ctx, b, &testbed{dir: filepath.Join(dir, filepath.Base(b.name)), shared: dir, logs: *logs}, *runs)
+		bed := &testbed{dir: filepath.Join(dir, filepath.FromSlash(b.name)), shared: dir, logs: *logs}
+		measured, err := measure(ctx, b, bed, *runs)
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.name, err)
 		}
-		figures = append(figures, f)
+		figures = append(figures, measured...)
 	}
 	if _, err := io.WriteString(os.Stdout, table(figures, machine())); err != nil {
 		return err
@@ -122,7 +145,7 @@ func run(ctx context.Context) (err error) {
 	return writeJSON(*out, figures)
 }
 
-// choose returns the benchmarks of a name, or of a part before a slash; all of them for "".
+// choose returns the benchmarks of a name, or of parts before a slash; all of them for "".
 func choose(name string) []benchmark {
 	var chosen []benchmark
 	for _, b := range benchmarks {

@@ -30,6 +30,9 @@ type benchmark struct {
 	// undone is given to t.cleanup.
 	prepare func(ctx context.Context, t *testbed) (ours, theirs sample, err error)
 	runs    int // at most, where a sample takes long; 0 for as many as are asked for
+	// proven is the goal of NAME-proven, a figure of the same saves: until the run was complete, what
+	// runs was compared with what is on the disk, and devloop said so. "" where there is none.
+	proven string
 }
 
 // sample measures once, in the benchmark's unit. It returns when the next sample can begin
@@ -38,9 +41,11 @@ type sample func(ctx context.Context) (float64, error)
 
 // testbed is what a benchmark is given.
 type testbed struct {
-	dir    string // of this benchmark alone
-	shared string // of all benchmarks of this run
-	logs   string // for what the measured programs print, "" for nowhere
+	dir    string   // of this benchmark alone
+	shared string   // of all benchmarks of this run
+	logs   string   // for what the measured programs print, "" for nowhere
+	env    []string // of devloop, besides the usual
+	saves  []save   // that were recorded stage by stage, one with each of our samples
 	undo   []func(context.Context) error
 }
 
@@ -71,24 +76,25 @@ type figure struct {
 
 	alternative  string
 	ours, theirs []float64 // the samples
+	saves        []save    // none where stages are not recorded
 }
 
 // measure takes runs samples of each side in turns, after one of each that does not count: it warms
 // the caches.
-func measure(ctx context.Context, b benchmark, t *testbed, runs int) (f figure, err error) {
+func measure(ctx context.Context, b benchmark, t *testbed, runs int) (figures []figure, err error) {
 	if _, err := parseGoal(b.goal); err != nil {
-		return f, err
+		return nil, err
 	}
 	if b.runs > 0 {
 		runs = min(runs, b.runs)
 	}
 	if err := os.MkdirAll(t.dir, 0o755); err != nil {
-		return f, err
+		return nil, err
 	}
 	if t.logs != "" {
 		t.logs = filepath.Join(t.logs, filepath.FromSlash(b.name))
 		if err := os.MkdirAll(t.logs, 0o755); err != nil {
-			return f, err
+			return nil, err
 		}
 	}
 	defer func() { err = errors.Join(err, t.close(ctx)) }()
@@ -97,7 +103,7 @@ func measure(ctx context.Context, b benchmark, t *testbed, runs int) (f figure, 
 	defer cancel()
 	takeOurs, takeTheirs, err := b.prepare(preparing, t)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	var ours, theirs []float64
 	for i := range runs + 1 {
@@ -107,13 +113,13 @@ func measure(ctx context.Context, b benchmark, t *testbed, runs int) (f figure, 
 		}
 		value, err := take(ctx, takeOurs)
 		if err != nil {
-			return f, fmt.Errorf("%s: ours: %w", said, err)
+			return nil, fmt.Errorf("%s: ours: %w", said, err)
 		}
 		ours = append(ours, value)
 		said += ": ours " + quantity(value, b.unit)
 		if takeTheirs != nil {
 			if value, err = take(ctx, takeTheirs); err != nil {
-				return f, fmt.Errorf("%s: theirs: %w", said, err)
+				return nil, fmt.Errorf("%s: theirs: %w", said, err)
 			}
 			theirs = append(theirs, value)
 			said += ", theirs " + quantity(value, b.unit)
@@ -123,7 +129,20 @@ func measure(ctx context.Context, b benchmark, t *testbed, runs int) (f figure, 
 	if takeTheirs != nil {
 		theirs = theirs[1:]
 	}
-	return compare(b, ours[1:], theirs)
+	f, err := compare(b, ours[1:], theirs)
+	if err != nil || len(t.saves) == 0 {
+		return []figure{f}, err
+	}
+	f.saves = t.saves[1:]
+	if err := writeSaves(t.logs, f.saves); err != nil || b.proven == "" {
+		return []figure{f}, err
+	}
+	var complete []float64
+	for _, s := range f.saves {
+		complete = append(complete, s.Complete)
+	}
+	proven, err := compare(benchmark{name: b.name + "-proven", unit: b.unit, goal: b.proven}, complete, nil)
+	return []figure{f, proven}, err
 }
 
 func take(ctx context.Context, s sample) (float64, error) {

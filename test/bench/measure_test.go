@@ -115,11 +115,12 @@ func turns(order *[]string, ours, theirs []float64) benchmark {
 
 func TestMeasure(t *testing.T) {
 	var order []string
-	f, err := measure(t.Context(), turns(&order, []float64{100, 1, 2, 3}, []float64{100, 9, 8, 7}),
+	figures, err := measure(t.Context(), turns(&order, []float64{100, 1, 2, 3}, []float64{100, 9, 8, 7}),
 		&testbed{dir: t.TempDir()}, 3)
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || len(figures) != 1 {
+		t.Fatal(figures, err)
 	}
+	f := figures[0]
 	if got := strings.Join(order, " "); got != "ours theirs ours theirs ours theirs ours theirs first second" {
 		t.Error("not in turns, or not undone in reverse:", got)
 	}
@@ -194,7 +195,7 @@ Medians (smallest–largest sample). Here.
 
 func TestChoose(t *testing.T) {
 	for name, want := range map[string]int{"": len(benchmarks), "served": 2, "served/save-to-served": 1, "serve": 0,
-		"served/": 0} {
+		"served/": 0, "save/docker": 6, "save/docker/host": 2} {
 		if got := choose(name); len(got) != want {
 			t.Errorf("%q chooses %d benchmarks, not %d", name, len(got), want)
 		}
@@ -204,9 +205,14 @@ func TestChoose(t *testing.T) {
 func TestBenchmarksAreWhole(t *testing.T) {
 	seen := map[string]bool{}
 	for _, b := range benchmarks {
-		if _, err := parseGoal(b.goal); err != nil || !regexp.MustCompile(`^[a-z]+/[a-z0-9-]+$`).MatchString(b.name) ||
+		if _, err := parseGoal(b.goal); err != nil || !regexp.MustCompile(`^[a-z]+(/[a-z0-9-]+)+$`).MatchString(b.name) ||
 			seen[b.name] || b.unit == "" || b.prepare == nil {
 			t.Errorf("%+v: %v", b, err)
+		}
+		if b.proven != "" {
+			if _, err := compare(benchmark{unit: b.unit, goal: b.proven}, []float64{1}, nil); err != nil {
+				t.Errorf("%+v: %v", b, err)
+			}
 		}
 		seen[b.name] = true
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +30,7 @@ type process struct {
 	lines []line
 	rest  []byte        // of a line that has not ended
 	next  int           // the line at which await goes on
+	first int           // the line at which it went on after the last skip
 	grown chan struct{} // closed and replaced when lines grow
 	log   *os.File      // nil for none
 }
@@ -133,6 +135,14 @@ func (p *process) skip() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.next = len(p.lines)
+	p.first = p.next
+}
+
+// said returns the lines since the last skip, up to the one that await returned last.
+func (p *process) said() []line {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.lines[p.first:p.next])
 }
 
 // finish closes stdin and waits for the process, which has to succeed.

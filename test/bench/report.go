@@ -29,21 +29,32 @@ func table(figures []figure, where string) string {
 		if f.Met {
 			row[5] = "yes"
 		}
-		for i := range row {
-			row[i] = strings.ReplaceAll(row[i], "|", `\|`)
-		}
 		rows = append(rows, row)
 	}
+	var b strings.Builder
+	b.WriteString(markdown(rows))
+	fmt.Fprintf(&b, "\nMedians (smallest–largest sample). %s\n", where)
+	for _, f := range figures {
+		if len(f.saves) > 0 {
+			fmt.Fprintf(&b, "\n%s, stage by stage, in seconds since the save:\n\n%s", f.Name, stageTable(f.saves))
+		}
+	}
+	return b.String()
+}
+
+// markdown lays a table out; nil stands for the line below its head.
+func markdown(rows [][]string) string {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
-		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell), len("---"))
+		for i := range row {
+			row[i] = strings.ReplaceAll(row[i], "|", `\|`)
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]), len("---"))
 		}
 	}
 	var b strings.Builder
 	for _, row := range rows {
 		for i, width := range widths {
-			cell := strings.Repeat("-", width) // the line below the head
+			cell := strings.Repeat("-", width)
 			if row != nil {
 				cell = row[i] + strings.Repeat(" ", width-utf8.RuneCountInString(row[i]))
 			}
@@ -51,7 +62,6 @@ func table(figures []figure, where string) string {
 		}
 		b.WriteString("|\n")
 	}
-	fmt.Fprintf(&b, "\nMedians (smallest–largest sample). %s\n", where)
 	return b.String()
 }
 

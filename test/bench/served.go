@@ -134,7 +134,7 @@ func (t *testbed) startDevloop(ctx context.Context, dir string, args ...string) 
 	}
 	env := []string{"XDG_STATE_HOME=" + filepath.Join(t.shared, "state"), "XDG_CACHE_HOME=" +
 		filepath.Join(t.shared, "cache")}
-	return t.start(ctx, dir, env, binary, args...)
+	return t.start(ctx, dir, append(env, t.env...), binary, args...)
 }
 
 // startPipeline starts the alternative on its project, deploys it for the first time and waits
