@@ -102,8 +102,9 @@ func (d DockerSource) Lacked(ctx context.Context, c *Cluster, tag name.Tag) (byt
 		}
 	}
 	partly = lacked < len(diffIDs)
-	for _, step := range history.Items { // the last step comes first; those without a layer have no size
-		if step.Size > 0 && lacked > 0 {
+	// The last step comes first. Those without a layer have no size, but neither has a new folder.
+	for _, step := range history.Items {
+		if lacked > 0 && (step.Size > 0 || strings.Contains(step.CreatedBy, "WORKDIR ")) {
 			bytes += step.Size
 			lacked--
 		}

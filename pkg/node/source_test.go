@@ -231,7 +231,7 @@ func (d dockerNode) run(_ context.Context, _ io.Reader, args ...string) (string,
 // TestLacked: how much of an image would have to be moved. Layers count where those below are the
 // same, and steps that made none do not.
 func TestLacked(t *testing.T) {
-	layers := make([]string, 3)
+	layers := make([]string, 4)
 	for i := range layers {
 		layers[i] = "sha256:" + strings.Repeat(strconv.Itoa(i), 64)
 	}
@@ -240,7 +240,8 @@ func TestLacked(t *testing.T) {
 		case strings.HasSuffix(r.URL.Path, "/images/worker:1/json"):
 			_ = json.NewEncoder(w).Encode(map[string]any{"RootFS": map[string]any{"Type": "layers", "Layers": layers}})
 		case strings.HasSuffix(r.URL.Path, "/images/worker:1/history"):
-			_, _ = io.WriteString(w, `[{"Size": 0}, {"Size": 3}, {"Size": 0}, {"Size": 20}, {"Size": 100}]`)
+			_, _ = io.WriteString(w, `[{"CreatedBy": "CMD run"}, {"Size": 3}, {"CreatedBy": "ENV a=b"}, {"Size": 20},
+				{"CreatedBy": "WORKDIR /site"}, {"Size": 100}]`)
 		default:
 			w.WriteHeader(http.StatusNotFound)
 		}
@@ -259,8 +260,9 @@ func TestLacked(t *testing.T) {
 		"a new node":               {nil, 123, false},
 		"other images":             {[]string{layers[1] + " " + layers[2]}, 123, false},
 		"the base":                 {[]string{layers[0]}, 23, true},
-		"all but the last":         {[]string{layers[2], layers[0] + " " + layers[1] + " " + layers[1]}, 3, true},
-		"the same on another base": {[]string{layers[0], layers[1] + " " + layers[1] + " " + layers[2]}, 23, true},
+		"the base, with a folder":  {[]string{strings.Join(layers[:2], " ")}, 23, true},
+		"all but the last":         {[]string{layers[2], strings.Join(layers[:3], " ") + " " + layers[1]}, 3, true},
+		"the same on another base": {[]string{layers[0], layers[1] + " " + strings.Join(layers[1:], " ")}, 23, true},
 		"all":                      {[]string{strings.Join(layers, " ")}, 0, true},
 	} {
 		unpacked := &fakeContainerd{}

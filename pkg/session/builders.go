@@ -33,11 +33,11 @@ const (
 	restFactor = 10
 	maxRest    = 10 * time.Minute
 
-	// The node builds an image that this machine has, for as long as moving it there would take,
-	// unless little has to be moved. Layers are moved at about that many bytes in a second: Docker
-	// compresses them on one core.
+	// The node builds an image that this machine has, for about as long as moving it there takes,
+	// unless little has to be moved. Layers are moved at about that many bytes in a second, where
+	// this machine is busy: Docker compresses them on one core.
 	littleToMove = 64 << 20
-	movedPerSec  = 20 << 20
+	movedPerSec  = 10 << 20
 
 	// A node whose builder does not answer, such as a Docker that restarts, is waited for. If it
 	// is not back by then, each build asks it first whether it is.
