@@ -19,8 +19,8 @@ import (
 // A Helm write is never interrupted: a canceled ctx only keeps it from starting.
 //
 // Nothing is written before begin, which is called once, has returned nil: by then, each release
-// that waits for no other one has been prepared as far as that goes. Without an error of Apply's own,
-// begin is called also if there is nothing to write; its error is returned as it is.
+// that waits for no other one has been prepared as far as that goes. Unless that fails, begin is
+// called also if there is nothing to write; its error is returned as it is.
 func (d *Deployer) Apply(
 	ctx context.Context, sink event.Sink, releases []Release, commands Around, timeout time.Duration,
 	begin func(context.Context) error,
@@ -122,7 +122,9 @@ func (d *Deployer) apply(
 
 // change writes a release unless the cluster holds it already, and returns its last revision. The
 // error is errMoved if someone else writes it meanwhile.
-func (d *Deployer) change(ctx context.Context, stage event.Stage, want desired) (last revision, changed bool, err error) {
+func (d *Deployer) change(
+	ctx context.Context, stage event.Stage, want desired,
+) (last revision, changed bool, err error) {
 	r := want.Release
 	if last, err = d.last(ctx, r); err != nil {
 		return last, false, err

@@ -46,8 +46,8 @@ func (d *Deployer) newAround(
 	return a, kube.ReadOnly(ctx, func() bool { return !a.begun.Load() })
 }
 
-// begin is called before whatever a release writes or runs. It returns when the Apply may write, and
-// has made the namespaces that the releases ask for.
+// begin is called before whatever a release writes or runs. It returns when the Apply may write,
+// and has made the namespaces that the releases ask for.
 func (a *around) begin() error {
 	if a.beginning() != nil {
 		return errNotBegun

@@ -22,7 +22,8 @@ const (
 	configYAML = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {text: {{ .Values.text | quote }}}\n"
 	hookYAML   = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: hook, " +
 		"annotations: {helm.sh/hook: pre-install, helm.sh/hook-weight: \"1\"}}\n"
-	crdYAML = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: gadgets.example.com}\n" +
+	crdYAML = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n" +
+		"metadata: {name: gadgets.example.com}\n" +
 		"spec: {group: example.com, scope: Namespaced, names: {kind: Gadget, plural: gadgets}, " +
 		"versions: [{name: v1, served: true, storage: true}]}\n"
 	gadgetYAML    = "apiVersion: example.com/v1\nkind: Gadget\nmetadata: {name: web}\n"
@@ -208,7 +209,7 @@ func TestReleaseThatChangesBeforeItIsBegun(t *testing.T) {
 			other.releases = slices.Clone(a.releases)
 			other.releases[0].InlineValues = map[string]any{"text": "someone else's"}
 			if _, err := a.apply(func(context.Context) error {
-				_, err := other.apply(allowed)
+				_, err := other.apply(allowed) //nolint:contextcheck // another process
 				return err
 			}); err != nil {
 				t.Fatal(err)
@@ -240,7 +241,8 @@ func TestUpgradeReadsTheRecordsOnce(t *testing.T) {
 	defer server.mu.Unlock()
 	read := 0
 	for _, request := range server.requests {
-		if strings.HasPrefix(request, "GET /api/v1/namespaces/default/secrets?") && !strings.HasSuffix(request, metadataOnly) {
+		isList := strings.HasPrefix(request, "GET /api/v1/namespaces/default/secrets?")
+		if isList && !strings.HasSuffix(request, metadataOnly) {
 			read++
 		}
 	}

@@ -34,8 +34,8 @@ func (d *Deployer) bringMissing(
 	return missing
 }
 
-// lacksKinds tells whether the API server does not have the kinds of all objects of a release, those
-// that it brings itself excepted.
+// lacksKinds tells whether the API server does not have the kinds of all objects of a release,
+// those that it brings itself excepted.
 func (d *Deployer) lacksKinds(want *desired, made rendered) bool {
 	next := made.attempt(want)
 	return slices.ContainsFunc(made.objects, func(o manifestObject) bool {

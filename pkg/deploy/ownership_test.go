@@ -123,7 +123,8 @@ func TestReleaseThatSomeoneElseMakesMeanwhile(t *testing.T) {
 	if err := client.Tracker().Delete(secrets, "demo", theirs.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.claim(t.Context(), event.Stage{}, want, revision{}); err != nil || !remembered.Has(journal.Release, demoRelease.ID()) {
+	err = d.claim(t.Context(), event.Stage{}, want, revision{})
+	if err != nil || !remembered.Has(journal.Release, demoRelease.ID()) {
 		t.Errorf("%v, the journal has %v", err, remembered)
 	}
 }

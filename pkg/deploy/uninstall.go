@@ -66,7 +66,8 @@ func (d *Deployer) helmUninstall(
 		})
 		defer slow.Stop()
 	}
-	if err := d.watchHooks(ctx, r, last.Version, last.Hooks, uninstallHooks, func() error { return run(true) }); err != nil {
+	withHooks := func() error { return run(true) }
+	if err := d.watchHooks(ctx, r, last.Version, last.Hooks, uninstallHooks, withHooks); err != nil {
 		stage.Warn("release is uninstalled without its hooks, since they failed", err,
 			"release", event.Name(r.Name))
 		if err := run(false); err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {

@@ -40,8 +40,8 @@ type images interface {
 type nodes interface {
 	// Missing returns those of the images that some node lacks.
 	Missing(ctx context.Context, images []*Image) ([]*Image, error)
-	// Load has the nodes pull an image from the host, unless they hold it. Several may be loaded at the
-	// same time.
+	// Load has the nodes pull an image from the host, unless they hold it. Several may be loaded at
+	// the same time.
 	Load(ctx context.Context, sink event.Sink, image *Image) error
 	// Report sends events about what the nodes hold.
 	Report(ctx context.Context, sink event.Sink, target *Target)
@@ -123,7 +123,6 @@ func (l *Loop) run(ctx context.Context, sink event.Sink, request request, lastGo
 	validate := func(ctx context.Context) error { return stages.Platform.Validate(ctx, sink, hashed) }
 	deliver := func(ctx context.Context) error { return stages.deliver(ctx, sink, target, missing, delivered) }
 	verify := func(ctx context.Context) error { return stages.verify(ctx, sink, delivered, verified) }
-	report := func(ctx context.Context) error { stages.Nodes.Report(ctx, sink, target); return nil }
 	begin := func(ctx context.Context) error { // nothing is written before all images have passed
 		if err := await(ctx, verified); err != nil {
 			return err
@@ -137,7 +136,10 @@ func (l *Loop) run(ctx context.Context, sink event.Sink, request request, lastGo
 			return err
 		}
 		stages.Local.Sync(target)
-		return sideBySide(ctx, report, apply)
+		return sideBySide(ctx, apply, func(ctx context.Context) error {
+			stages.Nodes.Report(ctx, sink, target)
+			return nil
+		})
 	})
 	if err != nil {
 		return err

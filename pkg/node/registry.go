@@ -426,7 +426,7 @@ func (r *Registry) Prune(tag name.Tag) error {
 	return nil
 }
 
-// ownTag is the image's tag in devloop's registry: a hash, since a full name may be too long for one.
+// ownTag is the image's tag in devloop's registry: a hash, since a full name may be too long.
 func ownTag(tag name.Tag) string { return digest.FromString(tag.Name()).Encoded() }
 
 // at is the image's name in devloop's registry, which answers at address.

@@ -141,8 +141,8 @@ func TestServerTimeouts(t *testing.T) {
 	}
 }
 
-// FuzzParse: any path leads to a tag or a manifest with a valid name, to a blob by its digest, or to
-// nothing.
+// FuzzParse: any path leads to a tag or a manifest with a valid name, to a blob by its digest, or
+// to nothing.
 func FuzzParse(f *testing.F) {
 	for _, path := range []string{imagesPath + "manifests/1", "/v2/devloop/a/../../images/manifests/..",
 		imagesPath + "blobs/sha256:..", imagesPath + "blobs/uploads/.", "/v2/devloop/blobs/uploads/manifests/1",

@@ -183,7 +183,7 @@ func TestDockerPush(t *testing.T) {
 	}
 }
 
-// TestOneRepository: images are told apart by their tags only. A tag is no longer than 128 characters.
+// TestOneRepository: images are told apart by their tags only. A tag has at most 128 characters.
 func TestOneRepository(t *testing.T) {
 	repositories, tags := map[string]bool{}, map[string]bool{}
 	for _, image := range []string{"worker:1", "worker:2", "client:1", "team/worker:1", "registry.example:5000/worker:1",

@@ -12,7 +12,8 @@ func findingsOf(images int) (f Findings) {
 	for i := range images {
 		name, tag := fmt.Sprintf("service-%d", i), "0123456789abcdef"
 		ref := "registry.example/team/" + name + ":" + tag
-		f.Images = append(f.Images, Image{Name: name, Ref: ref, Hash: tag, Names: []string{name, "registry.example/team/" + name},
+		f.Images = append(f.Images, Image{Name: name, Ref: ref, Hash: tag,
+			Names:  []string{name, "registry.example/team/" + name},
 			Stores: []Store{{Place: event.AtRegistry, IDs: []string{"sha256:" + name}}}})
 		f.Named = append(f.Named, Named{Name: name, In: "demo/web deployment/" + name, Image: ref})
 		for pod := range 5 {

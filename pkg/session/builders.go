@@ -206,7 +206,8 @@ func (b *builders) soonerInNode(ctx context.Context, tag name.Tag, input build.I
 // node gets the one that main has: it is no error.
 func (b *builders) buildFound(ctx context.Context, sink event.Sink, inNode *build.Builder, input build.Input,
 	limit time.Duration) (onNode bool, err error) {
-	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it takes longer than %s", limit.Round(time.Second)))
+	tooLong := fmt.Errorf("it takes longer than %s", limit.Round(time.Second))
+	limited, cancel := context.WithTimeoutCause(ctx, limit, tooLong)
 	defer cancel()
 	err = b.buildInNode(limited, func(e event.Event) {
 		if e.Phase == event.Failed {

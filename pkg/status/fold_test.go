@@ -716,7 +716,8 @@ func TestAPodsEventAmongMany(t *testing.T) {
 			e.Payload = event.Pod{PodRef: event.PodRef{Namespace: "demo", Pod: event.Name(fmt.Sprint("web-", i*7%pods))}}
 			s = s.After(e)
 		}
-		if len(s.Pods) != pods || !slices.IsSortedFunc(s.Pods, func(a, b Pod) int { return strings.Compare(a.Name, b.Name) }) {
+		byName := func(a, b Pod) int { return strings.Compare(a.Name, b.Name) }
+		if len(s.Pods) != pods || !slices.IsSortedFunc(s.Pods, byName) {
 			t.Fatalf("%d pods: %v", len(s.Pods), s.Pods)
 		}
 		return testing.AllocsPerRun(10, func() { s.After(e) })

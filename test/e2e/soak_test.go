@@ -249,7 +249,7 @@ func ofNode(what string) mishap {
 func (s *soak) isTrue(t *testing.T) {
 	t.Helper()
 	tokenOf := func(file string) string { return token.FindString(s.read(t, file)) }
-	const print = `echo "$SOAK"; cat /opt/platform/requirements.txt; `
+	const show = `echo "$SOAK"; cat /opt/platform/requirements.txt; `
 
 	var worker string
 	for _, o := range clusterOptions(t) {
@@ -257,7 +257,7 @@ func (s *soak) isTrue(t *testing.T) {
 			worker = o.Default.(string)
 		}
 	}
-	out, err := command(t.Context(), os.Environ(), "docker", "run", "--rm", "--network=none", worker, "sh", "-c", print)
+	out, err := command(t.Context(), os.Environ(), "docker", "run", "--rm", "--network=none", worker, "sh", "-c", show)
 	must(t, err)
 	same(t, "what the image of new clusters holds", tokenOf("Dockerfile.worker")+"\n"+s.read(t, "requirements.txt"), out)
 	out, err = command(t.Context(), os.Environ(), "docker", "image", "inspect", "--format", "{{.Id}}", worker)
@@ -275,7 +275,7 @@ func (s *soak) isTrue(t *testing.T) {
 		want += fmt.Sprintf("%x  %s\n", sha256.Sum256([]byte(s.read(t, "analysis/"+name))), name)
 	}
 	same(t, "what the client pod holds", want,
-		in("dask-session", print+`echo "$DASK_WORKER_IMAGE"; cd /opt/platform/analysis; LC_ALL=C sha256sum *.py`))
+		in("dask-session", show+`echo "$DASK_WORKER_IMAGE"; cd /opt/platform/analysis; LC_ALL=C sha256sum *.py`))
 	same(t, "the client pod's annotation", tokenOf("deploy/dask-session/templates/deployment.yaml"),
 		kubectl(t, "get", "deploy", "--namespace", namespace, "dask-session",
 			"--output", "jsonpath={.spec.template.metadata.annotations.soak}"))

@@ -112,7 +112,7 @@ func (l *lab) countRequests() (map[string]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // only read
 	counts := map[string]float64{}
 	for decoder := json.NewDecoder(log); decoder.More(); {
 		var e struct {
