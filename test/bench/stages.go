@@ -161,11 +161,11 @@ func criticalPath(stages []stage, end float64) (path []stage) {
 	return path
 }
 
-// underway names a time in which no stage has ended.
+// underway names a time in which no stage has ended. Parts are left out: they run beside others.
 func underway(stages []stage, from, to float64, next string) string {
 	name, most := "until: "+strings.TrimSpace(next), (to-from)/2
 	for _, s := range stages {
-		if overlap := min(s.To, to) - max(s.From, from); overlap > most {
+		if overlap := min(s.To, to) - max(s.From, from); overlap > most && s.Of == "" {
 			name, most = s.Name, overlap
 		}
 	}

@@ -72,6 +72,10 @@ func TestCriticalPath(t *testing.T) {
 			[]stage{{Name: "first", From: 0, To: 3}, {Name: "beside", From: 2, To: 9}, {Name: "last", From: 6, To: 9.001}},
 			[]stage{{Name: "first", To: 3}, {Name: "beside", From: 3, To: 6}, {Name: "last", From: 6, To: 9}},
 		},
+		"but not of a part": {
+			[]stage{{Name: "first", To: 3}, {Name: "part", From: 3, To: 9.5, Of: "all"}, {Name: "last", From: 6, To: 9}},
+			[]stage{{Name: "first", To: 3}, {Name: "until: last", From: 3, To: 6}, {Name: "last", From: 6, To: 9}},
+		},
 		"or else of what came after it": {
 			[]stage{{Name: "first", From: 0, To: 3}, {Name: "last", From: 6, To: 9}},
 			[]stage{{Name: "first", To: 3}, {Name: "until: last", From: 3, To: 6}, {Name: "last", From: 6, To: 9}},
