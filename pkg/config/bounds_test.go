@@ -25,7 +25,7 @@ func loadInTime(t *testing.T, source Source) (c *Config, err error) {
 	select {
 	case <-done:
 		return c, err
-	case <-time.After(time.Minute):
+	case <-time.After(5 * time.Minute): // seconds, unless the machine is busy; hours for the square
 		t.Fatal("it is still being read")
 		return nil, nil
 	}

@@ -26,15 +26,15 @@ func (s Stages) deliver(
 	return s.Deliver(ctx, sink, missing, func(image *Image) { delivered <- image })
 }
 
-// Deliver builds those of the missing images that the host does not hold either, and has the nodes
-// load them. An image is built after those that it is built from, and waits for no others. done is
-// called for each once the nodes hold it.
+// Deliver builds the missing images, and has the nodes load those that are not built there. An
+// image is built after those that it is built from, and waits for no others. done is called for
+// each once the nodes hold it.
 func (s Stages) Deliver(ctx context.Context, sink event.Sink, missing []*Image, done func(*Image)) error {
 	var jobs []Job
 	for _, image := range missing {
 		loaded := false
 		build := func() (err error) {
-			loaded, err = s.build(ctx, sink, image)
+			loaded, err = s.Images.Build(ctx, sink, image)
 			return err
 		}
 		load := func() error {
@@ -51,19 +51,6 @@ func (s Stages) Deliver(ctx context.Context, sink event.Sink, missing []*Image, 
 			Job{"load " + image.Name, []string{image.Name}, func() error { return sink.Stage("node").Guard("load", load) }})
 	}
 	return RunJobs(jobs)
-}
-
-// build builds an image unless the host holds it, and tells whether that loaded it, too.
-func (s Stages) build(ctx context.Context, sink event.Sink, image *Image) (loaded bool, err error) {
-	onHost, err := s.Images.Has(ctx, image)
-	if err != nil {
-		return false, err
-	}
-	if onHost {
-		sink.Stage("build").Note(event.ImageFound, event.FoundImage{Image: image.Event(), On: "host"})
-		return false, nil
-	}
-	return s.Images.Build(ctx, sink, image)
 }
 
 // verify tries each image once it is delivered, and closes verified if all have passed. After a

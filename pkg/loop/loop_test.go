@@ -72,7 +72,6 @@ func (w *world) Hash(context.Context) (*Target, []watch.Path, error) {
 	}
 	return &Target{Images: []*Image{{Tag: w.tag()}}}, []watch.Path{{Name: "Dockerfile"}}, nil
 }
-func (w *world) Has(context.Context, *Image) (bool, error) { return false, nil }
 func (w *world) Build(ctx context.Context, _ event.Sink, image *Image) (loaded bool, err error) {
 	w.builds = append(w.builds, image.Tag.String())
 	select {
@@ -772,10 +771,6 @@ func (c clumsyImages) Hash(ctx context.Context) (*Target, []watch.Path, error) {
 	c.step("Hash")
 	return c.world.Hash(ctx)
 }
-func (c clumsyImages) Has(ctx context.Context, image *Image) (bool, error) {
-	c.step("Has")
-	return c.world.Has(ctx, image)
-}
 func (c clumsyImages) Build(ctx context.Context, s event.Sink, image *Image) (loaded bool, err error) {
 	c.step("Build")
 	return c.world.Build(ctx, s, image)
@@ -842,7 +837,7 @@ func (c *clumsy) load(context.Context) (Stages, error) {
 
 // A panic anywhere below a run fails that run, is reported once, and the next save is deployed.
 func TestPanicFailsTheRun(t *testing.T) {
-	for _, at := range []string{"load", "Hash", "Files", "Watch", "Missing", "Sync", "Validate", "Has", "Build",
+	for _, at := range []string{"load", "Hash", "Files", "Watch", "Missing", "Sync", "Validate", "Build",
 		"Load", "Report", "Verify", "Apply", "Wait", "Forwards", "Proof", "Prune", "Follow", "sink"} {
 		t.Run(at, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

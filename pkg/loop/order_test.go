@@ -23,11 +23,10 @@ type builder struct {
 	host  []string
 }
 
-func (b *builder) Has(_ context.Context, image *Image) (bool, error) {
-	return slices.Contains(b.host, image.Name), nil
-}
-
 func (b *builder) Build(_ context.Context, _ event.Sink, image *Image) (loaded bool, err error) {
+	if slices.Contains(b.host, image.Name) {
+		return false, nil
+	}
 	b.mu.Lock()
 	b.began[image.Name] = time.Since(b.since)
 	b.mu.Unlock()

@@ -31,9 +31,8 @@ type images interface {
 	// Hash returns the target, and the paths that were read (even with an error). It may be called
 	// while an image is built.
 	Hash(ctx context.Context) (target *Target, files []watch.Path, err error)
-	// Has tells whether the host holds the image, and the nodes are to get it from there.
-	Has(ctx context.Context, image *Image) (bool, error)
-	// Build tells whether it built the image right where pods get it, so that it need not be loaded.
+	// Build builds an image, unless the host holds it and the nodes had better get it from there.
+	// loaded tells whether it was built right where pods get it, so that it need not be loaded.
 	Build(ctx context.Context, sink event.Sink, image *Image) (loaded bool, err error)
 }
 

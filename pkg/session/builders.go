@@ -67,7 +67,6 @@ type builders struct {
 	brought  singleflight.Group // of the project's images that others are built from
 	bases    sync.Mutex         // held while the node loads base images, which images share
 	rests    rests
-	found    sync.Map // for how long the node may build images that main has, by name.Tag
 }
 
 // rests are images that are not built in the node for a while.
@@ -183,31 +182,34 @@ func (e *environment) openInNode(ctx context.Context, hasher *build.Builder) (*b
 	return builder, nil
 }
 
-// soonerInNode reports whether the node, which may have all steps in its cache, is likely to build
-// an image that main has in less time than it takes to move it. A node without any of its layers
-// has not built anything like it.
-func (b *builders) soonerInNode(ctx context.Context, tag name.Tag, input build.Input) bool {
-	stage := b.sink.Stage("build")
+// toMove returns how many bytes of an image that main has would be moved to the node. It is 0 if
+// the node cannot build it instead: a node without any of its layers has not built anything like
+// it, and has none of its steps in its cache.
+func (b *builders) toMove(ctx context.Context, tag name.Tag, input build.Input) int64 {
 	docker, isDocker := b.source.(node.DockerSource)
-	if !isDocker || input.Tag != tag || b.nodeBuilder(ctx, stage) == nil || b.rests.left(input.Name) > 0 {
-		return false
+	if !isDocker || input.Tag != tag || b.nodeBuilder(ctx, b.sink.Stage("build")) == nil || b.rests.left(input.Name) > 0 {
+		return 0
 	}
 	lacked, partly, err := docker.Lacked(ctx, b.nodes, tag)
-	if err != nil || !partly || lacked <= littleToMove {
-		return false
+	if err != nil || !partly {
+		return 0
 	}
-	b.found.Store(tag, time.Duration(lacked/movedPerSec)*time.Second)
-	stage.Note("image is built in the node, though this machine has it", "image", event.Name(tag.String()),
-		"why", fmt.Sprintf("%d MB would have to be moved", lacked>>20))
-	return true
+	return lacked
 }
 
-// buildFound builds an image in the node that main has, too. If that does not succeed in time, the
-// node gets the one that main has: it is no error.
-func (b *builders) buildFound(ctx context.Context, sink event.Sink, inNode *build.Builder, input build.Input,
-	limit time.Duration) (onNode bool, err error) {
-	tooLong := fmt.Errorf("it takes longer than %s", limit.Round(time.Second))
-	limited, cancel := context.WithTimeoutCause(ctx, limit, tooLong)
+// buildFound builds an image in the node that main has, too. If that takes longer than to move it,
+// or fails, the node gets the one that main has: it is no error.
+func (b *builders) buildFound(ctx context.Context, sink event.Sink, input build.Input, toMove int64,
+) (onNode bool, err error) {
+	stage := sink.Stage("build")
+	inNode := b.nodeBuilder(ctx, stage)
+	if inNode == nil {
+		return false, nil
+	}
+	stage.Note("image is built in the node, though this machine has it", "image", event.Name(input.Tag.String()),
+		"why", fmt.Sprintf("%d MB would have to be moved", toMove>>20))
+	limit := time.Duration(toMove/movedPerSec) * time.Second
+	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it takes longer than %s", limit))
 	defer cancel()
 	err = b.buildInNode(limited, func(e event.Event) {
 		if e.Phase == event.Failed {
@@ -225,8 +227,7 @@ func (b *builders) buildFound(ctx context.Context, sink event.Sink, inNode *buil
 	case errors.Is(err, event.ErrSuperseded):
 		return false, err
 	}
-	sink.Stage("build").Note("image is taken from this machine after all", "image", event.Name(input.Tag.String()),
-		"why", err.Error())
+	stage.Note("image is taken from this machine after all", "image", event.Name(input.Tag.String()), "why", err.Error())
 	if has, err := b.main.Has(ctx, input.Tag); has || err != nil {
 		return false, err
 	}
@@ -242,9 +243,6 @@ func (b *builders) build(
 	inNode := b.nodeBuilder(ctx, stage)
 	if inNode == nil {
 		return false, b.buildOnMain(ctx, sink, input)
-	}
-	if limit, found := b.found.LoadAndDelete(tag); found {
-		return b.buildFound(ctx, sink, inNode, input, limit.(time.Duration)) //nolint:forcetypeassert // of soonerInNode
 	}
 	onlyNode := buildIn == "node"
 	if left := b.rests.left(input.Name); left > 0 && !onlyNode {

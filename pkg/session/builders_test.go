@@ -173,10 +173,9 @@ func TestFoundImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	images.images = []string{input.Tag.String()}
-	for about, limit := range map[string]time.Duration{"it cannot": time.Minute, "not in time": time.Nanosecond} {
+	for about, toMove := range map[string]int64{"it cannot": 1 << 30, "not in time": 1} {
 		var h eventLog
-		b.found.Store(input.Tag, limit)
-		if onNode, err := b.build(t.Context(), h.sink, "auto", input.Tag, input); onNode || err != nil {
+		if onNode, err := b.buildFound(t.Context(), h.sink, input, toMove); onNode || err != nil {
 			t.Errorf("%s: on the node %t, %v", about, onNode, err)
 		}
 		said, last := h.take()
@@ -184,14 +183,10 @@ func TestFoundImage(t *testing.T) {
 		if !fellBack || strings.Contains(strings.Join(said, " "), "failed") {
 			t.Errorf("%s: said %q", about, said)
 		}
-		if _, kept := b.found.Load(input.Tag); kept {
-			t.Errorf("%s: the next build of it is limited, too", about)
-		}
 	}
 	superseded, cancel := context.WithCancelCause(t.Context())
 	cancel(event.ErrSuperseded)
-	b.found.Store(input.Tag, time.Minute)
-	_, err = b.build(superseded, func(event.Event) {}, "auto", input.Tag, input)
+	_, err = b.buildFound(superseded, func(event.Event) {}, input, 1<<30)
 	if !errors.Is(err, event.ErrSuperseded) {
 		t.Errorf("a newer save: %v", err)
 	}

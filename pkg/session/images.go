@@ -49,17 +49,24 @@ func (i imageStage) Hash(ctx context.Context) (target *loop.Target, files []watc
 	return newTarget(inputs), files, err
 }
 
-// Has reports whether the host holds the image, and the nodes are to get it from there.
-func (i imageStage) Has(ctx context.Context, image *loop.Image) (bool, error) {
-	has, err := i.main.Has(ctx, image.Tag)
-	return has && !i.soonerInNode(ctx, image.Tag, inputsOf(image)), err
-}
-
 func (i imageStage) Build(ctx context.Context, sink event.Sink, image *loop.Image) (loaded bool, err error) {
+	onHost, err := i.main.Has(ctx, image.Tag)
+	if err != nil {
+		return false, err
+	}
+	input, toMove := inputsOf(image), int64(0)
+	if onHost {
+		if toMove = i.toMove(ctx, image.Tag, input); toMove <= littleToMove {
+			sink.Stage("build").Note(event.ImageFound, event.FoundImage{Image: image.Event(), On: "host"})
+			return false, nil
+		}
+	}
 	if err := i.journal.Record(journal.Image, image.Tag.String()); err != nil {
 		return false, err
 	}
-	input := inputsOf(image)
+	if onHost {
+		return i.buildFound(ctx, sink, input, toMove)
+	}
 	if input.Tag != image.Tag {
 		return false, fmt.Errorf("image %s: it is no longer known what %s was built from", image.Name, image.Tag)
 	}

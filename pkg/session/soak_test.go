@@ -29,7 +29,6 @@ func (q quickStages) Hash(context.Context) (*loop.Target, []watch.Path, error) {
 	tag, err := name.NewTag("page:" + string(content))
 	return &loop.Target{Images: []*loop.Image{{Tag: tag}}}, []watch.Path{{Name: q.file}}, err
 }
-func (quickStages) Has(context.Context, *loop.Image) (bool, error)               { return false, nil }
 func (quickStages) Build(context.Context, event.Sink, *loop.Image) (bool, error) { return false, nil }
 func (quickStages) Load(context.Context, event.Sink, *loop.Image) error          { return nil }
 func (quickStages) Sync(*loop.Target)                                            {}
