@@ -170,9 +170,14 @@ type knownNames struct {
 	asked time.Time
 }
 
+// set is for an answer of the nodes. Names of before stay for as long as it counts: an image may
+// have been on its way while the nodes answered.
 func (k *knownNames) set(names []string) {
 	k.mu.Lock()
-	k.names, k.asked = map[string]bool{}, time.Now()
+	if k.names == nil || time.Since(k.asked) > knownFor {
+		k.names = map[string]bool{}
+	}
+	k.asked = time.Now()
 	k.mu.Unlock()
 	k.add(names...)
 }

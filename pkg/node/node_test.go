@@ -32,6 +32,10 @@ func TestKnownNames(t *testing.T) {
 		if k.noneOf([]string{"b"}) {
 			t.Error("b may be there by now")
 		}
+		k.set([]string{"d"}) // an answer of before b came
+		if k.noneOf([]string{"b"}) {
+			t.Error("b is forgotten")
+		}
 		<-time.After(knownFor + time.Second)
 		if k.noneOf([]string{"c"}) {
 			t.Error("the answer is too old")
