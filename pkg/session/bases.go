@@ -32,7 +32,7 @@ func (b *builders) bringToNode(ctx context.Context, sink event.Sink, inNode *bui
 		case onMain:
 			return event.Transient(b.load(ctx, sink, base))
 		}
-		if err := b.buildInNode(ctx, sink, inNode, base); err != nil {
+		if err := b.buildInNode(ctx, sink, inNode, base, 0); err != nil {
 			return err
 		}
 		return b.registry.Untag(base.Tag)
@@ -81,7 +81,15 @@ func (b *builders) bring(
 	return err
 }
 
-// load loads an image that main has into the nodes.
+// load loads an image that main has into the nodes, unless they hold it by then.
 func (b *builders) load(ctx context.Context, sink event.Sink, image build.Input) error {
+	unlock, err := b.loads.lock(ctx, image.Tag)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if missing, err := b.nodes.Missing(ctx, []name.Tag{image.Tag}); err != nil || len(missing) == 0 {
+		return err
+	}
 	return b.nodes.Load(ctx, sink, b.source, b.registry, []node.Wanted{{Name: image.Name, Tag: image.Tag}})
 }

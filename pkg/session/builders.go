@@ -67,6 +67,41 @@ type builders struct {
 	brought  singleflight.Group // of the project's images that others are built from
 	bases    sync.Mutex         // held while the node loads base images, which images share
 	rests    rests
+	loads    tagLocks // held while an image is loaded, by the run or for an image that is built from it
+}
+
+// tagLocks are a lock for each tag.
+type tagLocks struct {
+	mu   sync.Mutex
+	held map[name.Tag]chan struct{} // closed at the end
+}
+
+// lock waits until nobody else has the lock of the tag.
+func (l *tagLocks) lock(ctx context.Context, tag name.Tag) (unlock func(), err error) {
+	for {
+		l.mu.Lock()
+		busy := l.held[tag]
+		if busy == nil {
+			if l.held == nil {
+				l.held = map[name.Tag]chan struct{}{}
+			}
+			done := make(chan struct{})
+			l.held[tag] = done
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				delete(l.held, tag)
+				close(done)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // rests are images that are not built in the node for a while.
@@ -208,17 +243,15 @@ func (b *builders) buildFound(ctx context.Context, sink event.Sink, input build.
 	}
 	stage.Note("image is built in the node, though this machine has it", "image", event.Name(input.Tag.String()),
 		"why", fmt.Sprintf("%d MB would have to be moved", toMove>>20))
-	limit := time.Duration(toMove/movedPerSec) * time.Second
-	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it takes longer than %s", limit))
-	defer cancel()
-	err = b.buildInNode(limited, func(e event.Event) {
+	limit := time.Duration(toMove/movedPerSec)*time.Second + time.Nanosecond // 0 would be none
+	err = b.buildInNode(ctx, func(e event.Event) {
 		if e.Phase == event.Failed {
 			e.Phase = event.Interrupted
 		}
 		if e.Message != event.BuildStepFailed {
 			sink(e)
 		}
-	}, inNode, input)
+	}, inNode, input, limit)
 	switch {
 	case err == nil:
 		return true, b.registry.Untag(input.Tag)
@@ -228,6 +261,9 @@ func (b *builders) buildFound(ctx context.Context, sink event.Sink, input build.
 		return false, err
 	}
 	stage.Note("image is taken from this machine after all", "image", event.Name(input.Tag.String()), "why", err.Error())
+	if err := b.nodes.Remove(ctx, input.Tag); err != nil { // the build may have been cut off at its very end
+		return false, err
+	}
 	if has, err := b.main.Has(ctx, input.Tag); has || err != nil {
 		return false, err
 	}
@@ -251,13 +287,13 @@ func (b *builders) build(
 		return false, b.buildOnMain(ctx, sink, input)
 	}
 	began := time.Now()
-	err = b.buildInNode(ctx, sink, inNode, input)
+	err = b.buildInNode(ctx, sink, inNode, input, 0)
 	took, away := time.Since(began), false
 	if event.IsTransient(err) && ctx.Err() == nil {
 		var back bool
 		if back, away = returns(ctx, stage, inNode, err); back {
 			began = time.Now()
-			err = b.buildInNode(ctx, sink, inNode, input)
+			err = b.buildInNode(ctx, sink, inNode, input, 0)
 			took = time.Since(began)
 		}
 	}
@@ -350,8 +386,10 @@ func (b *builders) buildOnMain(ctx context.Context, sink event.Sink, input build
 }
 
 // buildInNode makes sure that the node has the images that input is built from, the base images as
-// they were hashed, and builds.
-func (b *builders) buildInNode(ctx context.Context, sink event.Sink, inNode *build.Builder, input build.Input) error {
+// they were hashed, and builds. The build may take as long as limit, unless that is 0.
+func (b *builders) buildInNode(
+	ctx context.Context, sink event.Sink, inNode *build.Builder, input build.Input, limit time.Duration,
+) error {
 	if err := b.bringToNode(ctx, sink, inNode, input); err != nil {
 		return err
 	}
@@ -367,6 +405,11 @@ func (b *builders) buildInNode(ctx context.Context, sink event.Sink, inNode *bui
 		defer func() { <-b.slots }()
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("it takes longer than %s", limit.Round(time.Second)))
+		defer cancel()
 	}
 	return inNode.Build(ctx, sink, input)
 }

@@ -191,3 +191,46 @@ func TestFoundImage(t *testing.T) {
 		t.Errorf("a newer save: %v", err)
 	}
 }
+
+// An image is loaded by one caller at a time, and one that waits for another can be ended.
+func TestTagLocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var locks tagLocks
+		tag, other := tagsOf(t, "base:1")[0], tagsOf(t, "base:2")[0]
+		unlock, err := locks.lock(t.Context(), tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if unlockOther, err := locks.lock(t.Context(), other); err != nil {
+			t.Error(err)
+		} else {
+			unlockOther()
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := locks.lock(ended, tag); !errors.Is(err, context.Canceled) {
+			t.Errorf("it does not wait: %v", err)
+		}
+		began, waited := time.Now(), make(chan time.Duration)
+		for range 2 {
+			go func() {
+				unlock, err := locks.lock(t.Context(), tag)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				<-time.After(time.Second)
+				unlock()
+				waited <- time.Since(began)
+			}()
+		}
+		<-time.After(time.Second)
+		unlock()
+		if first, second := <-waited, <-waited; first != 2*time.Second || second != 3*time.Second {
+			t.Errorf("they waited %s and %s", first, second)
+		}
+		if len(locks.held) > 0 {
+			t.Errorf("%d are kept", len(locks.held))
+		}
+	})
+}

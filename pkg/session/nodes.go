@@ -68,8 +68,14 @@ func (n nodeStage) Missing(ctx context.Context, images []*loop.Image) (missing [
 	return missing, nil
 }
 
-// Load asks first whether the image is there: this machine's Docker may be the node's own.
+// Load asks first whether the image is there: this machine's Docker may be the node's own, and an
+// image that is built from this one may have had it loaded.
 func (n nodeStage) Load(ctx context.Context, sink event.Sink, image *loop.Image) error {
+	unlock, err := n.builders.loads.lock(ctx, image.Tag)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	missing, err := n.Missing(ctx, []*loop.Image{image})
 	if err != nil || len(missing) == 0 {
 		return err
@@ -234,9 +240,10 @@ func (i *images) there(ctx context.Context, tags []name.Tag) (map[name.Tag]bool,
 		if there[tag] = slices.Contains(onNodes, tag) || i.registry.Has(tag); there[tag] {
 			continue
 		}
-		// A Docker that does not answer may have it, unless devloop does without that.
-		onHost, err := i.builders.host.Has(ctx, tag)
-		there[tag] = onHost || err != nil && i.builders.main == i.builders.host
+		there[tag], err = i.builders.host.Has(ctx, tag)
+		if err != nil && i.builders.main == i.builders.host { // else devloop does without that Docker
+			return nil, err
+		}
 	}
 	return there, nil
 }

@@ -94,7 +94,7 @@ func TestOutdatedImages(t *testing.T) {
 	}
 }
 
-// What cannot be asked for may be there: it counts, and the journal keeps it.
+// Where it is not known what is there, nothing is removed.
 func TestOutdatedImagesWithoutDocker(t *testing.T) {
 	n := newNodeStage(t, "127.0.0.1:1")
 	n.config = &config.Config{KeepImages: 1}
@@ -103,7 +103,7 @@ func TestOutdatedImagesWithoutDocker(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if old, err := n.outdated(t.Context(), tagsOf(t, "a:3")); tagNames(old) != "a:2 a:1" || err != nil {
+	if old, err := n.outdated(t.Context(), tagsOf(t, "a:3")); len(old) > 0 || err == nil {
 		t.Errorf("%s, %v", tagNames(old), err)
 	}
 	n.builders.main = n.builders.host.SelfHashing() // it builds elsewhere
