@@ -345,15 +345,20 @@ func (d *Deployer) writeObjects(
 	return written, nil
 }
 
-// errMoved is the error of a release that someone else has written since it was read.
-var errMoved = errors.New("another process has written the release meanwhile")
+// preparedFor is how long it counts what was read and tried for a release: templates look at the
+// cluster, and objects get other owners.
+const preparedFor = 10 * time.Second
 
-// begin waits until the release may be written. That takes its time: the error is errMoved unless
-// last is still its last revision then.
+// errMoved is the error of a release that someone else has written since it was read, or may have.
+var errMoved = errors.New("the release has to be read again: another process may have written it meanwhile")
+
+// begin waits until the release may be written. That takes its time: the error is errMoved if it
+// took longer than preparedFor, or if last is not its last revision any more.
 func (d *Deployer) begin(ctx context.Context, want desired, last revision) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	asked := time.Now()
 	if err := want.around.begin(); err != nil {
 		return err
 	}
@@ -367,7 +372,7 @@ func (d *Deployer) begin(ctx context.Context, want desired, last revision) error
 	if err != nil {
 		return err
 	}
-	if now.version != last.version || now.status != last.status {
+	if now.version != last.version || now.status != last.status || time.Since(asked) > preparedFor {
 		return event.Transient(fmt.Errorf("release %s: %w", want.ID(), errMoved))
 	}
 	return nil

@@ -46,18 +46,21 @@ func (c *cachedRecords) Query(labels map[string]string) (found []*release.Releas
 // Create writes a record.
 func (c *cachedRecords) Create(key string, record *release.Release) error {
 	c.forget()
+	defer c.forget() // of what is read meanwhile
 	return c.Driver.Create(key, record)
 }
 
 // Update writes a record.
 func (c *cachedRecords) Update(key string, record *release.Release) error {
 	c.forget()
+	defer c.forget() // of what is read meanwhile
 	return c.Driver.Update(key, record)
 }
 
 // Delete deletes a record.
 func (c *cachedRecords) Delete(key string) (*release.Release, error) {
 	c.forget()
+	defer c.forget() // of what is read meanwhile
 	return c.Driver.Delete(key)
 }
 

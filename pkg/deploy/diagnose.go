@@ -111,7 +111,7 @@ func (w *waiter) diagnose(
 // the pods of a stateful set in order, and waits for this one forever, even after the cause was
 // fixed (kubernetes#67250).
 func (w *waiter) unblockStatefulSet(ctx context.Context, of workload, state rollout) {
-	if of.release == nil || of.release.foreign {
+	if of.release == nil || of.release.foreign || kube.MayWrite(ctx) != nil {
 		return
 	}
 	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.allPods})

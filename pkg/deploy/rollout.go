@@ -20,6 +20,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 // forgetAfter is how long something has to be unseen to count as over. A container that keeps
@@ -149,7 +150,7 @@ func (d *Deployer) workloads(ctx context.Context, releases []Release) ([]deploye
 // markGood marks the revisions whose pods came up.
 func (d *Deployer) markGood(ctx context.Context, current []deployed) error {
 	for _, r := range current {
-		if r.last.good() || r.last.status != release.StatusDeployed || r.foreign {
+		if r.last.good() || r.last.status != release.StatusDeployed || r.foreign || kube.MayWrite(ctx) != nil {
 			continue
 		}
 		if err := d.setLabel(ctx, r.Release, r.last.version, labelGood, strconv.Itoa(r.last.version)); err != nil {
