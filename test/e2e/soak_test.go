@@ -357,7 +357,8 @@ func (s *soak) measurePlaces(t *testing.T) {
 	inNode := func(words ...string) []string {
 		return strings.Fields(script(t, append([]string{"exec", s.node}, words...)...))
 	}
-	onNode := slices.DeleteFunc(inNode("ctr", "--namespace", "k8s.io", "images", "list", "--quiet"), func(name string) bool {
+	onNode := inNode("ctr", "--namespace", "k8s.io", "images", "list", "--quiet")
+	onNode = slices.DeleteFunc(onNode, func(name string) bool {
 		return !regexp.MustCompile(`^docker\.io/library/(worker|daskclient):\w+$`).MatchString(name)
 	})
 	if len(onNode) < 2 {
