@@ -199,13 +199,12 @@ func TestSyncOneAtATime(t *testing.T) {
 	writeVenv(t, filepath.Join(folder, ".venv")) // without pip
 	noEnvironment(t)
 	t.Setenv("PATH", tools+":"+os.Getenv("PATH"))
-	uv := "#!/bin/sh\ntrap 'echo interrupted >> log; exit 2' INT\necho begins >> log\necho begun\nread line < go\n" +
-		"echo ends >> log\n"
+	uv := "#!/bin/sh\ntrap 'echo interrupted >> log; exit 2' INT\necho begins >> log\necho begun\n" +
+		"until [ -e go ]; do sleep 0.02; done; rm go\necho ends >> log\n"
 	if err := errors.Join(os.WriteFile(filepath.Join(tools, "uv"), []byte(uv), 0o755),
 		os.MkdirAll(filepath.Join(folder, ".venv", "bin"), 0o755),
 		os.WriteFile(filepath.Join(folder, ".venv", "bin", "python"), nil, 0o755),
-		os.WriteFile(filepath.Join(folder, "requirements.txt"), nil, 0o644),
-		exec.Command("mkfifo", filepath.Join(folder, "go")).Run()); err != nil {
+		os.WriteFile(filepath.Join(folder, "requirements.txt"), nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	c := &config.Config{Dir: folder, Local: config.Local{Sync: true, Requirements: "requirements.txt"}}
@@ -222,7 +221,7 @@ func TestSyncOneAtATime(t *testing.T) {
 			Origins: map[string]proof.Origin{"alpha": proof.FromOther}}}, nil
 	}
 	release := func() {
-		if err := os.WriteFile(filepath.Join(folder, "go"), []byte("go\n"), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(folder, "go"), nil, 0o644); err != nil {
 			t.Error(err)
 		}
 	}

@@ -149,6 +149,10 @@ func (p *project) expect(what string, do func(), want ...string) {
 	got := p.changed(what, do)
 	slices.Sort(want)
 	if p.w.mode == Poll {
+		maps.DeleteFunc(got, func(name string, _ bool) bool { // it may have looked in the middle of it
+			return !slices.Contains(want, name) &&
+				slices.ContainsFunc(want, func(folder string) bool { return got[folder] && holds(folder, name) })
+		})
 		want = slices.DeleteFunc(want, func(name string) bool {
 			return !got[name] &&
 				slices.ContainsFunc(slices.Collect(maps.Keys(got)), func(other string) bool { return holds(other, name) })
