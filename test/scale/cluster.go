@@ -79,7 +79,7 @@ func (l *lab) start(ctx context.Context, dir string, env []string, program strin
 	defer func() { _ = log.Close() }()                                       // the process has its own
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...) // ended in order, by close
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, append(os.Environ(), env...), log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
