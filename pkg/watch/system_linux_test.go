@@ -273,6 +273,7 @@ func TestMount(t *testing.T) {
 			p.bind("v2", "ctx")
 			p.next("ctx")
 			p.seenAs("v2/a b/f", "ctx/a b/f")
+			p.changed("what seenAs has written again", func() {})
 			p.expect("what is hidden", func() { p.write("v1/a b/f") })
 			p.unmount("ctx")
 			p.next("ctx")
