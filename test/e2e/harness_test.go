@@ -204,7 +204,7 @@ func (p *project) read(t *testing.T, name string) string {
 // that nobody sees half of it. It is made outside of the project, where it is no change of its own.
 func (p *project) write(t *testing.T, name, content string) {
 	t.Helper()
-	saved := filepath.Join(filepath.Dir(p.dir), "saved")
+	saved := p.dir + ".saved" // beside the project: projects of one test save at the same time
 	must(t, os.WriteFile(saved, []byte(content), 0o644))
 	must(t, os.Rename(saved, filepath.Join(p.dir, name)))
 }
