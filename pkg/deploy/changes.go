@@ -115,15 +115,7 @@ func (c *changes) interval() time.Duration {
 
 // next returns when it is time to look again: after a change, or after atMost.
 func (c *changes) next(ctx context.Context, atMost time.Duration) error {
-	timer := time.NewTimer(atMost)
-	defer timer.Stop()
-	select {
-	case <-c.wake:
-	case <-timer.C:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	return nil
+	return awaitChange(ctx, c.wake, atMost)
 }
 
 // run watches again when a watch ends.

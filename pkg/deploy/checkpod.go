@@ -31,9 +31,7 @@ import (
 
 const (
 	checkPodNamespace = "default" // if there is no other
-	// missedPodChange is how late a change of a pod is seen that its watch has not told of,
-	// unwatchedPodInterval how often a pod is asked for that cannot be watched.
-	missedPodChange      = time.Second
+	// unwatchedPodInterval is how often a pod is asked for that cannot be watched.
 	unwatchedPodInterval = 100 * time.Millisecond
 	// maxCheckPodOutput is how much of a command's output is read, in bytes.
 	maxCheckPodOutput = 1 << 20
@@ -236,17 +234,9 @@ func (c *podChanges) watch(ctx context.Context, pods typedcorev1.PodInterface, p
 func (c *podChanges) next(ctx context.Context) error {
 	interval := unwatchedPodInterval
 	if c.watches.Load() {
-		interval = missedPodChange
+		interval = missedChange
 	}
-	timer := time.NewTimer(interval)
-	defer timer.Stop()
-	select {
-	case <-c.seen:
-	case <-timer.C:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	return nil
+	return awaitChange(ctx, c.seen, interval)
 }
 
 // checkPodTrouble returns why the pod will never run, or nil.

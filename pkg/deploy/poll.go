@@ -36,10 +36,16 @@ const youngRollout = 5 * time.Second
 const youngPollInterval = pollInterval / 2
 
 // sleep returns the cause if ctx ends first.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
+func sleep(ctx context.Context, d time.Duration) error { return awaitChange(ctx, nil, d) }
+
+// awaitChange returns after a token of changed, or after atMost. It returns the cause if ctx ends
+// first.
+func awaitChange(ctx context.Context, changed <-chan struct{}, atMost time.Duration) error {
+	timer := time.NewTimer(atMost)
 	defer timer.Stop()
 	select {
+	case <-changed:
+		return nil
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
