@@ -146,7 +146,7 @@ func (b *Builder) MissingBases(ctx context.Context, input Input) (missing []name
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", input.Name, err)
 		}
-		if tag != nil {
+		if tag != nil && !slices.Contains(missing, *tag) { // stages share base images
 			missing = append(missing, *tag)
 		}
 	}
