@@ -347,7 +347,7 @@ func (d *Deployer) writeObjects(
 
 // preparedFor is how long it counts what was read and tried for a release: templates look at the
 // cluster, and objects get other owners.
-const preparedFor = 10 * time.Second
+const preparedFor = time.Minute
 
 // errMoved is the error of a release that someone else has written since it was read, or may have.
 var errMoved = errors.New("the release has to be read again: another process may have written it meanwhile")

@@ -12,18 +12,21 @@ import (
 )
 
 // deliver has the nodes hold the target's images. It sends each of them to delivered once they do,
-// and closes that at its end.
+// and closes that after the last one. If it fails, delivered stays open.
 func (s Stages) deliver(
 	ctx context.Context, sink event.Sink, target *Target, missing []*Image, delivered chan<- *Image,
 ) error {
-	defer close(delivered)
 	for _, image := range target.Images {
 		if !slices.Contains(missing, image) {
 			sink.Stage("build").Note(event.ImageFound, event.FoundImage{Image: image.Event(), On: "node"})
 			delivered <- image
 		}
 	}
-	return s.Deliver(ctx, sink, missing, func(image *Image) { delivered <- image })
+	err := s.Deliver(ctx, sink, missing, func(image *Image) { delivered <- image })
+	if err == nil {
+		close(delivered)
+	}
+	return err
 }
 
 // Deliver builds the missing images, and has the nodes load those that are not built there. An
@@ -54,11 +57,12 @@ func (s Stages) Deliver(ctx context.Context, sink event.Sink, missing []*Image, 
 }
 
 // verify tries each image once it is delivered, and closes verified if all have passed. After a
-// failure it tries no others, but waits for those under way: the user needs their errors, too.
+// failure, or when ctx ends, it tries no others, but waits for those under way: the user needs
+// their errors, too.
 func (s Stages) verify(
 	ctx context.Context, sink event.Sink, delivered <-chan *Image, verified chan<- struct{},
 ) error {
-	results, underWay := make(chan error), 0
+	results, underWay, ended := make(chan error), 0, ctx.Done()
 	var errs []error
 	for delivered != nil || underWay > 0 {
 		select {
@@ -71,6 +75,9 @@ func (s Stages) verify(
 			go func() {
 				results <- event.Guard(func() error { return s.Platform.Verify(ctx, sink, image) })
 			}()
+		case <-ended:
+			delivered, ended = nil, nil
+			errs = append(errs, context.Cause(ctx))
 		case err := <-results:
 			underWay--
 			if err == nil {

@@ -19,8 +19,9 @@ import (
 // right there, and "far" has to be loaded.
 type timed struct {
 	*world
-	takes map[string]time.Duration
-	fails map[string]error
+	pushed bool // to a registry, in place of being loaded
+	takes  map[string]time.Duration
+	fails  map[string]error
 
 	mu    sync.Mutex
 	since time.Time
@@ -46,7 +47,7 @@ func (s *timed) load(context.Context) (Stages, error) {
 }
 
 func (s *timed) Hash(context.Context) (*Target, []watch.Path, error) {
-	target := &Target{}
+	target := &Target{Pushed: s.pushed}
 	for _, name := range []string{"held", "near", "far"} {
 		target.Images = append(target.Images, &Image{Name: name, Ref: name})
 	}
@@ -61,7 +62,9 @@ func (s *timed) Build(ctx context.Context, _ event.Sink, image *Image) (loaded b
 
 func (s *timed) Load(ctx context.Context, _ event.Sink, image *Image) error {
 	err := s.step(ctx, "load "+image.Name)
-	image.Ref += "@digest"
+	if s.pushed {
+		image.Ref += "@digest"
+	}
 	return err
 }
 
@@ -103,59 +106,73 @@ func TestEachImageGoesOnByItself(t *testing.T) {
 	const s = time.Second
 	bad, worse := errors.New("dask cannot be imported"), errors.New("pip check fails")
 	for says, test := range map[string]struct {
-		takes map[string]time.Duration // where it differs
-		fails map[string]error
-		save  time.Duration // a newer one
-		want  string        // what was done
-		err   string
+		pushed bool
+		takes  map[string]time.Duration // where it differs
+		fails  map[string]error
+		save   time.Duration // a newer one
+		want   string        // what was done
+		err    string
 	}{
-		"all goes well": {want: "build far 0-3, build near 0-5, load far 3-7, prepare 7-10, report 7-9, validate 0-6, " +
-			"verify far@digest 7-9, verify held 0-8, verify near 5-6, write 10-11"},
-		"a canary is slow": {takes: map[string]time.Duration{"verify held": 20 * s},
+		"all goes well": {want: "build far 0-3, build near 0-5, load far 3-7, prepare 6-9, report 7-9, validate 0-6, " +
+			"verify far 7-9, verify held 0-8, verify near 5-6, write 9-10"},
+		"all goes well with a registry": {pushed: true,
 			want: "build far 0-3, build near 0-5, load far 3-7, prepare 7-10, report 7-9, validate 0-6, " +
-				"verify far@digest 7-9, verify held 0-20, verify near 5-6, write 20-21"},
-		"a report is slow": {takes: map[string]time.Duration{"report": 20 * s},
-			want: "build far 0-3, build near 0-5, load far 3-7, prepare 7-10, report 7-27, validate 0-6, " +
 				"verify far@digest 7-9, verify held 0-8, verify near 5-6, write 10-11"},
+		"a canary is slow": {takes: map[string]time.Duration{"verify held": 20 * s},
+			want: "build far 0-3, build near 0-5, load far 3-7, prepare 6-9, report 7-9, validate 0-6, " +
+				"verify far 7-9, verify held 0-20, verify near 5-6, write 20-21"},
+		"a report is slow": {takes: map[string]time.Duration{"report": 20 * s},
+			want: "build far 0-3, build near 0-5, load far 3-7, prepare 6-9, report 7-27, validate 0-6, " +
+				"verify far 7-9, verify held 0-8, verify near 5-6, write 9-10"},
+		"a build is slow": {takes: map[string]time.Duration{"build near": 20 * s},
+			want: "build far 0-3, build near 0-20, load far 3-7, prepare 6-9, report 20-22, validate 0-6, " +
+				"verify far 7-9, verify held 0-8, verify near 20-21, write 21-22"},
 		"a canary fails during builds": {takes: map[string]time.Duration{"verify held": 2 * s},
 			fails: map[string]error{"verify held": bad},
 			want:  "build far 0-2x, build near 0-2x, validate 0-2x, verify held 0-2", err: "dask cannot be imported"},
 		"two fail": {takes: map[string]time.Duration{"verify near": 4 * s},
 			fails: map[string]error{"verify held": bad, "verify near": worse},
-			want: "build far 0-3, build near 0-5, load far 3-7, prepare 7-9x, report 7-9, validate 0-6, " +
-				"verify far@digest 7-9, verify held 0-8, verify near 5-9",
+			want: "build far 0-3, build near 0-5, load far 3-7, prepare 6-9, report 7-9, validate 0-6, " +
+				"verify far 7-9, verify held 0-8, verify near 5-9",
 			err: "dask cannot be imported\npip check fails"},
-		"both for the same reason": {fails: map[string]error{"verify held": bad, "verify far@digest": bad},
-			want: "build far 0-3, build near 0-5, load far 3-7, prepare 7-9x, report 7-9, validate 0-6, " +
-				"verify far@digest 7-9, verify held 0-8, verify near 5-6",
+		"both for the same reason": {fails: map[string]error{"verify held": bad, "verify far": bad},
+			want: "build far 0-3, build near 0-5, load far 3-7, prepare 6-9, report 7-9, validate 0-6, " +
+				"verify far 7-9, verify held 0-8, verify near 5-6",
 			err: "dask cannot be imported"},
 		"a chart has a mistake": {fails: map[string]error{"validate": errors.New("no such function")},
 			want: "build far 0-3, build near 0-5, load far 3-6x, validate 0-6, verify held 0-6x, verify near 5-6",
 			err:  "no such function"},
 		"a build fails": {fails: map[string]error{"build far": errors.New("exit code 1")},
 			want: "build far 0-3, build near 0-5, validate 0-5x, verify held 0-5x, verify near 5-5x", err: "exit code 1"},
+		"a build fails late": {takes: map[string]time.Duration{"build near": 20 * s},
+			fails: map[string]error{"build near": errors.New("exit code 1")},
+			want:  "build far 0-3, build near 0-20, load far 3-7, prepare 6-9, validate 0-6, verify far 7-9, verify held 0-8",
+			err:   "exit code 1"},
 		"a load fails": {fails: map[string]error{"load far": errors.New("no room")},
+			want: "build far 0-3, build near 0-5, load far 3-7, prepare 6-7x, validate 0-6, verify held 0-7x, verify near 5-6",
+			err:  "no room"},
+		"a push fails": {pushed: true, fails: map[string]error{"load far": errors.New("no room")},
 			want: "build far 0-3, build near 0-5, load far 3-7, validate 0-6, verify held 0-7x, verify near 5-6",
 			err:  "no room"},
 		"a release is refused": {takes: map[string]time.Duration{"verify held": 20 * s},
 			fails: map[string]error{"prepare": errors.New("it is not ours")},
-			want: "build far 0-3, build near 0-5, load far 3-7, prepare 7-10, report 7-9, validate 0-6, " +
-				"verify far@digest 7-9, verify held 0-10x, verify near 5-6",
+			want: "build far 0-3, build near 0-5, load far 3-7, prepare 6-9, report 7-9, validate 0-6, " +
+				"verify far 7-9, verify held 0-9x, verify near 5-6",
 			err: "it is not ours"},
 		"a newer save": {save: 8 * s, takes: map[string]time.Duration{"verify held": 20 * s},
-			want: "build far 0-3, build near 0-5, load far 3-7, prepare 7-8x, report 7-8x, validate 0-6, " +
-				"verify far@digest 7-8x, verify held 0-8x, verify near 5-6",
+			want: "build far 0-3, build near 0-5, load far 3-7, prepare 6-8x, report 7-8x, validate 0-6, " +
+				"verify far 7-8x, verify held 0-8x, verify near 5-6",
 			err: event.ErrSuperseded.Error()},
 		"a newer save while a write waits": {save: 12 * s, takes: map[string]time.Duration{"verify held": 20 * s},
-			want: "build far 0-3, build near 0-5, load far 3-7, prepare 7-10, report 7-9, validate 0-6, " +
-				"verify far@digest 7-9, verify held 0-12x, verify near 5-6",
+			want: "build far 0-3, build near 0-5, load far 3-7, prepare 6-9, report 7-9, validate 0-6, " +
+				"verify far 7-9, verify held 0-12x, verify near 5-6",
 			err: event.ErrSuperseded.Error()},
 	} {
 		t.Run(says, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				stages := &timed{world: &world{}, fails: test.fails, since: time.Now(), steps: map[string]string{},
+				stages := &timed{world: &world{}, pushed: test.pushed, fails: test.fails, since: time.Now(), steps: map[string]string{},
 					takes: map[string]time.Duration{"verify held": 8 * s, "build far": 3 * s, "load far": 4 * s,
-						"verify far@digest": 2 * s, "build near": 5 * s, "verify near": s, "validate": 6 * s, "report": 2 * s,
+						"verify far": 2 * s, "verify far@digest": 2 * s, "build near": 5 * s, "verify near": s, "validate": 6 * s, "report": 2 * s,
 						"prepare": 3 * s, "write": s}}
 				for what, took := range test.takes {
 					stages.takes[what] = took

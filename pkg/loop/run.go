@@ -117,10 +117,17 @@ func (l *Loop) run(ctx context.Context, sink event.Sink, request request, lastGo
 	if err != nil {
 		return err
 	}
-	delivered, verified := make(chan *Image, len(target.Images)), make(chan struct{})
-	hashed := target.copy() // a load may change how pods name an image
-	validate := func(ctx context.Context) error { return stages.Platform.Validate(ctx, sink, hashed) }
-	deliver := func(ctx context.Context) error { return stages.deliver(ctx, sink, target, missing, delivered) }
+	delivered, loaded := make(chan *Image, len(target.Images)), make(chan struct{})
+	deliver := func(ctx context.Context) error {
+		if err := stages.deliver(ctx, sink, target, missing, delivered); err != nil {
+			return err
+		}
+		close(loaded)
+		stages.Local.Sync(target)
+		stages.Nodes.Report(ctx, sink, target)
+		return nil
+	}
+	verified := make(chan struct{})
 	verify := func(ctx context.Context) error { return stages.verify(ctx, sink, delivered, verified) }
 	begin := func(ctx context.Context) error { // nothing is written before all images have passed
 		if err := await(ctx, verified); err != nil {
@@ -129,18 +136,19 @@ func (l *Loop) run(ctx context.Context, sink event.Sink, request request, lastGo
 		l.deployed.invalidate(target)
 		return nil
 	}
-	apply := func(ctx context.Context) error { return stages.Platform.Apply(ctx, sink, target, begin) }
-	err = sideBySide(ctx, verify, func(ctx context.Context) error { // the first mistake ends all of it
-		if err := sideBySide(ctx, validate, deliver); err != nil {
+	hashed := target.copy() // a push changes how pods name an image
+	apply := func(ctx context.Context) error {
+		if err := stages.Platform.Validate(ctx, sink, hashed); err != nil {
 			return err
 		}
-		stages.Local.Sync(target)
-		return sideBySide(ctx, apply, func(ctx context.Context) error {
-			stages.Nodes.Report(ctx, sink, target)
-			return nil
-		})
-	})
-	if err != nil {
+		if target.Pushed {
+			if err := await(ctx, loaded); err != nil {
+				return err
+			}
+		}
+		return stages.Platform.Apply(ctx, sink, target, begin)
+	}
+	if err := sideBySide(ctx, deliver, verify, apply); err != nil { // the first mistake ends all of it
 		return err
 	}
 	if err := stages.Platform.Wait(ctx, sink); err != nil {

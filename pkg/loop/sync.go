@@ -38,11 +38,9 @@ func (d *deployment) withInputs(now *reading) *Target {
 	if d.target == nil || d.rest != now.rest || !slices.ContainsFunc(now.target.Images, isSynced) {
 		return nil
 	}
-	target := &Target{}
-	for i, image := range now.target.Images { // as many as of the deployment, and in its order: rest has them
-		kept := *image
+	target := now.target.copy()
+	for i, kept := range target.Images { // as many as of the deployment, and in its order: rest has them
 		kept.Tag, kept.Ref = d.target.Images[i].Tag, d.target.Images[i].Ref
-		target.Images = append(target.Images, &kept)
 	}
 	return target
 }

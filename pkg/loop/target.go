@@ -9,11 +9,12 @@ import (
 // Target is what a run takes the platform to. The run's first stage makes it.
 type Target struct {
 	Images []*Image // in the order of devloop.yaml, but each after those that it is built from
+	Pushed bool     // to a registry: only then pods name the images by the digests that it knows
 }
 
 // copy returns a target whose images nobody else changes.
 func (t *Target) copy() *Target {
-	copied := &Target{}
+	copied := &Target{Pushed: t.Pushed}
 	for _, image := range t.Images {
 		own := *image
 		copied.Images = append(copied.Images, &own)

@@ -46,7 +46,12 @@ func (i imageStage) Hash(ctx context.Context) (target *loop.Target, files []watc
 	if len(i.config.Images) > 0 { // docker login may be what a base image needs
 		files = append(files, watch.Path{Name: filepath.Join(dockerconfig.Dir(), dockerconfig.ConfigFileName)})
 	}
-	return newTarget(inputs), files, err
+	for n := range inputs {
+		inputs[n].Checks = i.podChecks.inBuild(i.config, inputs[n])
+	}
+	target = newTarget(inputs)
+	target.Pushed = i.config.Push != ""
+	return target, files, err
 }
 
 func (i imageStage) Build(ctx context.Context, sink event.Sink, image *loop.Image) (loaded bool, err error) {
