@@ -229,7 +229,7 @@ func (b *Builder) build(ctx context.Context, sink event.Sink, input Input) (id s
 	stage := sink.Stage("build")
 	stage.Note(event.BuildingImage, event.Build{Image: input.image()})
 	err = stage.Step(ctx, event.ImageBuilt, func(ctx context.Context) ([]any, error) {
-		answer, err := b.solveStable(ctx, stage, input)
+		answer, err := b.solveStable(ctx, sink, input)
 		if err == nil {
 			if id, err = b.engine.name(ctx, answer, input.Tag); err != nil {
 				err = fmt.Errorf("image %s: name it %s: %w", input.Name, input.Tag, err)
@@ -260,7 +260,7 @@ const discardTimeout = 10 * time.Second
 // that now has its old content again. The second time, whatever is the same comes from BuildKit's
 // cache.
 func (b *Builder) solveStable(
-	ctx context.Context, stage event.Stage, input Input,
+	ctx context.Context, sink event.Sink, input Input,
 ) (answer map[string]string, err error) {
 	hasher := cmp.Or(b.hasher, b)
 	for {
@@ -272,7 +272,7 @@ func (b *Builder) solveStable(
 				return nil
 			})
 		})
-		answer, err := b.solve(ctx, stage, input)
+		answer, err := b.solve(ctx, sink, input)
 		if err = errors.Join(err, lookup.Wait()); err != nil {
 			return nil, err
 		}
@@ -285,6 +285,7 @@ func (b *Builder) solveStable(
 		case again.stamp == input.stamp:
 			return answer, nil
 		}
+		again.Checks = input.Checks
 		input = again
 	}
 }
@@ -297,7 +298,8 @@ var ErrBrokeOff = errors.New("the build broke off")
 var ErrServerBusy = errors.New("a server that the build needs is busy or broken")
 
 // solve runs BuildKit and returns its answer.
-func (b *Builder) solve(ctx context.Context, stage event.Stage, input Input) (answer map[string]string, err error) {
+func (b *Builder) solve(ctx context.Context, sink event.Sink, input Input) (answer map[string]string, err error) {
+	stage := sink.Stage("build")
 	options, err := b.options(input)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", input.Name, err)
@@ -327,7 +329,16 @@ func (b *Builder) solve(ctx context.Context, stage event.Stage, input Input) (an
 			return nil
 		})
 	})
-	response, err := buildkit.Solve(ctx, nil, options, statuses)
+	var response *bkclient.SolveResponse
+	for _, check := range input.Checks {
+		check.tried, check.passed = false, false
+	}
+	if len(input.Checks) == 0 {
+		response, err = buildkit.Solve(ctx, nil, options, statuses)
+	} else {
+		response, err = buildkit.Build(ctx, options, "",
+			checkedBuild(sink, options.Frontend, options.FrontendAttrs, input.Checks), statuses)
+	}
 	if err := reading.Wait(); err != nil {
 		return nil, fmt.Errorf("image %s: the build's progress: %w", input.Name, err)
 	}

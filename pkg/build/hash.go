@@ -91,6 +91,7 @@ type Input struct {
 	Files  []Path   // that were read or looked for
 	Stale  []string // base images whose registry did not answer: its last answer counts
 	Synced *Synced  // nil without rules
+	Checks []*Check // that the build tries; the hash does not depend on them
 
 	bases  []resolvedBase
 	result *base  // what the build will make, as those who build from it see it

@@ -331,11 +331,12 @@ type Verify struct {
 	// Arguments for the command, or without one for the image's entrypoint, as in a pod.
 	Args []string `key:"args"`
 
-	// Namespace of the pod, by default that of the first release whose values name the image, or
-	// default while that one does not exist.
+	// Namespace of the pod in which the command has to run. By default, the image's build in the node
+	// is enough; else a pod runs in the namespace of the first release whose values name the image,
+	// or in default while that one does not exist.
 	Namespace string `key:"namespace" check:"label"`
 
-	// How long the pod may take in all.
+	// How long a pod may take in all.
 	Timeout time.Duration `key:"timeout" default:"1m" check:"rollout"`
 }
 

@@ -107,9 +107,8 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPo
 	errs := make([]error, len(checks))
 	var group sync.WaitGroup
 	for i, t := range checks {
-		key := fmt.Sprintf("%s %s %q %q", t.Image, t.Namespace, t.Command, t.Args)
 		d.mu.Lock()
-		known := d.verified[key]
+		known := d.verified[t.key()]
 		d.mu.Unlock()
 		if known {
 			continue
@@ -125,16 +124,31 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPo
 				case err != nil:
 					return nil, fmt.Errorf("verify image %s: %w", t.Image, err)
 				}
-				d.mu.Lock()
-				d.verified[key] = true
-				d.mu.Unlock()
+				d.SetVerified(t)
 				return nil, nil
-			}, event.Verification{Image: event.Image{Name: event.Name(t.Name), Ref: event.Name(t.Image)},
-				Command: t.commandSummary()})
+			}, t.Event())
 		})
 	}
 	group.Wait()
 	return errors.Join(errs...)
+}
+
+// SetVerified notes that an image has passed a check without a pod.
+func (d *Deployer) SetVerified(t CheckPod) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.verified[t.key()] = true
+}
+
+// key tells checks apart.
+func (t CheckPod) key() string {
+	return fmt.Sprintf("%s %s %q %q", t.Image, t.Namespace, t.Command, t.Args)
+}
+
+// Event is what events tell of the check.
+func (t CheckPod) Event() event.Verification {
+	return event.Verification{Image: event.Image{Name: event.Name(t.Name), Ref: event.Name(t.Image)},
+		Command: t.commandSummary()}
 }
 
 // RunCheckPod runs one check and returns what its command printed. If it did not exit with 0, the

@@ -48,9 +48,10 @@ const (
 
 // builders are the places where images are built.
 type builders struct {
-	host   *build.Builder // this machine's Docker, whether it builds or not
-	main   *build.Builder // hashes all images and builds those that the node does not: host, or the one of BUILDKIT_HOST
-	source node.Source    // of the images that main builds
+	host       *build.Builder // this machine's Docker, whether it builds or not
+	mainInNode bool           // main is the node's builder
+	main       *build.Builder // hashes all images and builds those that the node does not: host, or the one of BUILDKIT_HOST
+	source     node.Source    // of the images that main builds
 
 	node    sync.Mutex                                        // guards inNode
 	inNode  *build.Builder                                    // the node's Docker or BuildKit; nil if it cannot build
@@ -58,16 +59,17 @@ type builders struct {
 	nodeOff atomic.Bool                                       // it did not answer, and main builds
 	silent  time.Time                                         // when it last let nodePing pass without an answer
 
-	nodes    *node.Cluster
-	registry *node.Registry
-	journal  *journal.Journal
-	sink     event.Sink
-	reported event.Changes
-	slots    chan struct{}      // one for each build in the node
-	brought  singleflight.Group // of the project's images that others are built from
-	bases    sync.Mutex         // held while the node loads base images, which images share
-	rests    rests
-	loads    tagLocks // held while an image is loaded, by the run or for an image that is built from it
+	nodes     *node.Cluster
+	registry  *node.Registry
+	journal   *journal.Journal
+	sink      event.Sink
+	reported  event.Changes
+	slots     chan struct{}      // one for each build in the node
+	brought   singleflight.Group // of the project's images that others are built from
+	bases     sync.Mutex         // held while the node loads base images, which images share
+	rests     rests
+	podChecks podChecks
+	loads     tagLocks // held while an image is loaded, by the run or for an image that is built from it
 }
 
 // tagLocks are a lock for each tag.
@@ -184,7 +186,7 @@ func (b *builders) choose(ctx context.Context, c *config.Config, e *environment,
 	defer cancel()
 	if _, err := build.Ping(ctx, e.docker); err != nil {
 		stage.Note("this machine needs no Docker", "why", err.Error())
-		b.main, b.inNode = b.inNode.SelfHashing(), nil
+		b.main, b.inNode, b.mainInNode = b.inNode.SelfHashing(), nil, true
 	}
 	return nil
 }
@@ -381,6 +383,9 @@ func returns(ctx context.Context, stage event.Stage, builder *build.Builder, err
 func (b *builders) buildOnMain(ctx context.Context, sink event.Sink, input build.Input) error {
 	if err := b.bringToMain(ctx, sink, input); err != nil {
 		return err
+	}
+	if !b.mainInNode {
+		input.Checks = nil // this machine is not where it is going to run
 	}
 	return b.main.Build(ctx, sink, input)
 }

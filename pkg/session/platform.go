@@ -16,6 +16,7 @@ type platformStage struct {
 	deployer   *deploy.Deployer
 	prover     *prover
 	containers *containers
+	podChecks  *podChecks
 	config     *config.Config
 	follow     func(*config.Config) // called after a write
 	rendered   chan struct{}        // closed when Validate has rendered the releases
@@ -35,29 +36,39 @@ func (p platformStage) Validate(ctx context.Context, sink event.Sink, made *loop
 	return LocateError(p.config, p.deployer.Validate(ctx, sink, list))
 }
 
-// Verify tries an image in the namespace where it is going to run.
+// Verify tries an image in the namespace where it is going to run, unless its build has.
 func (p platformStage) Verify(ctx context.Context, sink event.Sink, image *loop.Image) error {
-	var checks []deploy.CheckPod
-	for _, v := range p.config.Verify {
-		if v.Image != image.Name {
+	var pods, failed []deploy.CheckPod
+	for _, pod := range checkPods(p.config, image.Name, image.Ref) {
+		switch check := triedInBuild(image, pod); {
+		case check != nil && check.Passed():
+			p.deployer.SetVerified(pod)
 			continue
+		case check != nil && check.Failed():
+			failed = append(failed, pod)
 		}
-		near, err := p.namespaceOf(ctx, image)
-		if err != nil {
-			return err
-		}
-		checks = append(checks, deploy.CheckPod{
-			Image: image.Ref, Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command, Args: v.Args,
-			Setting: p.config.WhereToSet("verify"), Namespace: v.Namespace, Near: near, Timeout: v.Timeout,
-		})
+		pods = append(pods, pod)
 	}
-	if len(checks) == 0 {
+	if len(pods) == 0 {
 		return nil
+	}
+	near, err := p.namespaceOf(ctx, image)
+	if err != nil {
+		return err
+	}
+	for i := range pods {
+		pods[i].Near = near
 	}
 	if err := p.containers.cluster.Ping(ctx); err != nil { // it may be another one since the image is built
 		return err
 	}
-	return p.deployer.Verify(ctx, sink, checks)
+	if err := p.deployer.Verify(ctx, sink, pods); err != nil {
+		return err
+	}
+	for _, pod := range failed {
+		p.podChecks.add(pod)
+	}
+	return nil
 }
 
 // namespaceOf returns the namespace of the first release that names the image, or "". If none is

@@ -27,6 +27,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -132,6 +133,8 @@ func builtInTheNode(t *testing.T, runtime string) {
 		})
 	}
 
+	step(t, "its checks", func(t *testing.T) { checkedInTheBuild(t, p, d) })
+
 	var old []string
 	step(t, "a base image that only this machine has", func(t *testing.T) {
 		base := "base-" + unique()
@@ -186,6 +189,48 @@ func builtInTheNode(t *testing.T, runtime string) {
 		}
 	})
 	d.stop(t)
+}
+
+// checkedInTheBuild is about what an image has to pass: the build in the node tries it, and a pod
+// only what did not pass there.
+func checkedInTheBuild(t *testing.T, p *project, d *devloop) {
+	plain := p.read(t, "devloop.yaml")
+	check := func(command string) change { // the image is there: a pod tries it
+		return d.save(t, "devloop.yaml", plain+"verify:\n  - { image: "+p.name+", command: ["+command+"] }\n")
+	}
+	pods := func() int {
+		names := strings.Fields(kubectl(t, "get", "events", "--all-namespaces", "--output",
+			"jsonpath={.items[*].involvedObject.name}"))
+		slices.Sort(names)
+		return len(slices.DeleteFunc(slices.Compact(names),
+			func(name string) bool { return !strings.HasPrefix(name, "devloop-verify-"+p.name) }))
+	}
+	saves := func(text string, tries, inPods int) {
+		t.Helper()
+		before, c := pods(), d.next()
+		saved := p.page(t, text)
+		c.arrives(t)
+		p.awaitPage(t, saved)
+		if n := c.counts(on(event.ImageVerified, event.Started)); n != tries {
+			t.Errorf("%s: it is tried %d times, not %d", text, n, tries)
+		}
+		if n := pods() - before; n != inPods {
+			t.Errorf("%s: it is tried in %d pods, not %d", text, n, inPods)
+		}
+	}
+	check("test, -e, /site/index.html").arrives(t)
+	saves("passes in the build", 1, 0)
+	check(`sh, -c, 'test -n "$KUBERNETES_SERVICE_HOST"'`).arrives(t)
+	saves("passes only in a pod", 2, 1)
+	saves("is known to pass only in a pod", 1, 1)
+
+	check("test, -e, /nowhere").fails(t, "ended with exit code 1")
+	c := d.next()
+	shown := p.page(t, "bad")
+	c.fails(t, "ended with exit code 1")
+	d.replace(t, "devloop.yaml", "/nowhere", "/site").arrives(t)
+	p.awaitPage(t, shown)
+	d.save(t, "devloop.yaml", plain).arrives(t)
 }
 
 // foundHere is about images that this machine's Docker has, too. The node holds the base image by

@@ -1,0 +1,115 @@
+package build
+
+// Commands that an image has to pass are tried in the sandbox of its build, before it is exported:
+// no pod has to start for them, and the kubelet's second is not waited for.
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/pb"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/devloop/devloop/pkg/event"
+)
+
+// Check is a command that an image has to pass, in the words of a pod. A build tries it as far as
+// it can. Only that it passed says something: here is no cluster, which a command may need.
+type Check struct {
+	Command []string      // in place of the image's entrypoint
+	Args    []string      // of Command, or without one of the entrypoint
+	Limit   time.Duration // the command may take as long
+	Event   event.Verification
+
+	tried, passed bool
+}
+
+// Passed tells whether the last build of the image has tried the command, and it exited with 0.
+func (c *Check) Passed() bool { return c.passed }
+
+// Failed tells whether the last build has tried the command in vain.
+func (c *Check) Failed() bool { return c.tried && !c.passed }
+
+// checkedBuild returns what BuildKit is to do in place of the Dockerfile frontend: the same, and
+// the checks of the outcome.
+func checkedBuild(sink event.Sink, frontend string, options map[string]string, checks []*Check) gateway.BuildFunc {
+	return func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		result, err := c.Solve(ctx, gateway.SolveRequest{Frontend: frontend, FrontendOpt: options, Evaluate: true})
+		able := c.BuildOpts().Caps
+		if err != nil || able.Supports(gatewaypb.CapGatewayExec) != nil {
+			return result, err
+		}
+		ref, err := result.SingleRef()
+		if err != nil || ref == nil { // several platforms, or an empty image
+			return result, nil
+		}
+		var image ocispecs.Image
+		if err := json.Unmarshal(result.Metadata[exptypes.ExporterImageConfigKey], &image); err != nil {
+			return nil, err
+		}
+		for _, check := range checks {
+			check.try(ctx, sink, c, ref, image.Config)
+		}
+		return result, nil
+	}
+}
+
+// try runs the command in a copy of the image that nobody else sees.
+func (c *Check) try(
+	ctx context.Context, sink event.Sink, client gateway.Client, ref gateway.Reference, image ocispecs.ImageConfig,
+) {
+	args, ok := c.process(image)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Limit, errors.New("it took longer than "+c.Limit.String()))
+	defer cancel()
+	quiet := event.Sink(func(e event.Event) { // it is no failure yet
+		if e.Phase == event.Failed {
+			e.Phase = event.Interrupted
+		}
+		sink(e)
+	})
+	err := quiet.Stage("verify").Step(ctx, event.ImageVerified, func(ctx context.Context) (_ []any, err error) {
+		container, err := client.NewContainer(ctx, gateway.NewContainerRequest{
+			Mounts: []gateway.Mount{{Dest: "/", MountType: pb.MountType_BIND, Ref: ref}}})
+		if err != nil {
+			return nil, err
+		}
+		defer func() {
+			releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+			defer cancel()
+			err = errors.Join(err, container.Release(releasing))
+		}()
+		process, err := container.Start(ctx, gateway.StartRequest{Args: args, Env: image.Env, User: image.User,
+			Cwd: cmp.Or(image.WorkingDir, "/")})
+		if err != nil {
+			return nil, err
+		}
+		return nil, process.Wait()
+	}, c.Event)
+	c.tried, c.passed = true, err == nil
+}
+
+// process returns what a pod would run, and whether that can be told: kubelet replaces $(NAME).
+func (c *Check) process(image ocispecs.ImageConfig) (args []string, ok bool) {
+	switch {
+	case len(c.Command) > 0:
+		args = slices.Concat(c.Command, c.Args)
+	case len(c.Args) > 0:
+		args = slices.Concat(image.Entrypoint, c.Args)
+	default:
+		args = slices.Concat(image.Entrypoint, image.Cmd)
+	}
+	return args, len(args) > 0 && !slices.ContainsFunc(slices.Concat(c.Command, c.Args), func(word string) bool {
+		return strings.Contains(word, "$(") || strings.Contains(word, "$$")
+	})
+}
