@@ -295,7 +295,7 @@ func (d *Deployer) prepare(
 		return made, nil, err
 	}
 	d.noteTakeover(stage, r, found.foreign)
-	return made, found.recreate, d.applyNamespaces(ctx, stage, r, made.crds, w)
+	return made, found.recreate, d.applyNamespaces(ctx, stage, r, made.definitions, w)
 }
 
 // runBefore runs the commands that precede a release, and returns its last revision after them.
@@ -329,7 +329,7 @@ func (d *Deployer) runBefore(
 func (d *Deployer) writeObjects(
 	ctx context.Context, stage event.Stage, want desired, made rendered, recreate []recreation, w *writeLog,
 ) (*release.Release, error) {
-	if err := d.applyCRDs(ctx, stage, want.Release, made.crds, w); err != nil {
+	if err := d.applyCRDs(ctx, stage, want.Release, made.definitions, w); err != nil {
 		return nil, err
 	}
 	if err := d.deleteToRecreate(ctx, stage, want.Release, recreate, w); err != nil {

@@ -24,7 +24,7 @@ func (d *Deployer) bringMissing(
 	if err := want.around.begin(); err != nil {
 		return err
 	}
-	if err := d.applyNamespaces(ctx, stage, want.Release, made.crds, w); err != nil {
+	if err := d.applyNamespaces(ctx, stage, want.Release, made.definitions, w); err != nil {
 		return err
 	}
 	if missing = d.checkNamespaces(ctx, want, made); missing != nil || d.lacksKinds(want, made) {
@@ -77,8 +77,8 @@ func (d *Deployer) applyFirst(ctx context.Context, stage event.Stage, r Release)
 	if err != nil {
 		return err
 	}
-	if err := d.applyNamespaces(ctx, stage, r, made.crds, &writeLog{}); err != nil {
+	if err := d.applyNamespaces(ctx, stage, r, made.definitions, &writeLog{}); err != nil {
 		return err
 	}
-	return d.applyCRDs(ctx, stage, r, made.crds, &writeLog{})
+	return d.applyCRDs(ctx, stage, r, made.definitions, &writeLog{})
 }

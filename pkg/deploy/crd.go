@@ -5,6 +5,7 @@ package deploy
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,15 +13,13 @@ import (
 	"strings"
 	"time"
 
-	"helm.sh/helm/v3/pkg/chart"
-	"helm.sh/helm/v3/pkg/releaseutil"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/yaml"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
@@ -32,7 +31,7 @@ var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Ver
 
 // isOurCRD tells whether devloop made a CRD for this project. The field manager alone does not say
 // so: another project's devloop has the same.
-func (d *Deployer) isOurCRD(there *unstructured.Unstructured) bool {
+func (d *Deployer) isOurCRD(there metav1.Object) bool {
 	name := there.GetName()
 	written := slices.ContainsFunc(there.GetManagedFields(),
 		func(f metav1.ManagedFieldsEntry) bool { return f.Manager == kube.FieldManager })
@@ -43,19 +42,11 @@ func (d *Deployer) isOurCRD(there *unstructured.Unstructured) bool {
 const establishTimeout = 30 * time.Second
 
 // applyCRDs applies a chart's CRDs, and waits until the API server serves them.
-func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, files []chart.CRD, w *writeLog) error {
-	var crds []*unstructured.Unstructured
-	for _, file := range files {
-		for _, document := range releaseutil.SplitManifests(string(file.File.Data)) {
-			crd := &unstructured.Unstructured{}
-			if err := yaml.Unmarshal([]byte(document), &crd.Object); err != nil {
-				return fmt.Errorf("release %s: %s: %w", r.ID(), file.Filename, err)
-			}
-			if crd.GetKind() == "CustomResourceDefinition" {
-				crds = append(crds, crd)
-			}
-		}
-	}
+func (d *Deployer) applyCRDs(
+	ctx context.Context, stage event.Stage, r Release, definitions []manifestObject, w *writeLog,
+) error {
+	crds := slices.DeleteFunc(slices.Clone(definitions),
+		func(o manifestObject) bool { return o.GetKind() != "CustomResourceDefinition" })
 	if len(crds) == 0 {
 		return nil
 	}
@@ -64,7 +55,7 @@ func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, 
 	group.SetLimit(maxRequests)
 	for i, crd := range crds {
 		group.Go(func() (err error) {
-			if ours[i], err = d.applyCRD(groupCtx, stage, crd, w); err != nil {
+			if ours[i], err = d.applyCRD(groupCtx, stage, crd.Unstructured, w); err != nil {
 				return fmt.Errorf("release %s: CRD %s: %w", r.ID(), crd.GetName(), err)
 			}
 			return nil
@@ -83,7 +74,7 @@ func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, 
 	}
 	for i, crd := range crds {
 		if ours[i] {
-			if err := d.awaitKind(ctx, crd); err != nil {
+			if err := d.awaitKind(ctx, crd.Unstructured); err != nil {
 				return fmt.Errorf("release %s: CRD %s: %w", r.ID(), crd.GetName(), err)
 			}
 		}
@@ -92,18 +83,22 @@ func (d *Deployer) applyCRDs(ctx context.Context, stage event.Stage, r Release, 
 }
 
 // findCRD returns the live CRD of a name, nil if there is none, and whether devloop may write it.
-func (d *Deployer) findCRD(ctx context.Context, name string) (live *unstructured.Unstructured, ours bool, err error) {
-	live, err = d.cluster.Dynamic.Resource(definitions).Get(ctx, name, metav1.GetOptions{})
+func (d *Deployer) findCRD(
+	ctx context.Context, name string,
+) (live *metav1.PartialObjectMetadata, ours bool, err error) {
+	live, err = d.cluster.Metadata.Resource(definitions).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, true, nil
 	}
 	return live, err == nil && d.isOurCRD(live), err
 }
 
-// sendCRD writes a CRD in the place of before, which is nil for a new one.
+// sendCRD writes a CRD in the place of before, which is nil for a new one. It does not where that
+// changed nothing the last time: to merge a schema takes the API server long, and a chart may have
+// many.
 func (d *Deployer) sendCRD(
-	ctx context.Context, crd, before *unstructured.Unstructured, dryRun []string,
-) (*unstructured.Unstructured, error) {
+	ctx context.Context, crd *unstructured.Unstructured, before *metav1.PartialObjectMetadata, dryRun []string,
+) (*metav1.PartialObjectMetadata, error) {
 	content := crd.DeepCopy()
 	if before != nil {
 		content.SetUID(before.GetUID()) // makes the API server refuse it for another one of that name
@@ -112,10 +107,40 @@ func (d *Deployer) sendCRD(
 	if err != nil {
 		return nil, err
 	}
+	if before != nil && d.isSettled(before, patch) {
+		return before, nil
+	}
 	force := true // a user may have changed it by hand
-	after, err := d.cluster.Dynamic.Resource(definitions).Patch(ctx, crd.GetName(), types.ApplyPatchType, patch,
+	after, err := d.cluster.Metadata.Resource(definitions).Patch(ctx, crd.GetName(), types.ApplyPatchType, patch,
 		metav1.PatchOptions{FieldManager: kube.FieldManager, Force: &force, DryRun: dryRun})
-	return after, mistyped(err)
+	if err != nil {
+		return nil, mistyped(err)
+	}
+	// A change of the schema shows in the generation, in a dry run as well.
+	if before != nil && equality.Semantic.DeepEqual(before.ObjectMeta, after.ObjectMeta) {
+		d.settle(before, patch)
+	}
+	return after, nil
+}
+
+// isSettled tells whether a patch is known to change nothing in that version of a CRD, settle
+// remembers it.
+func (d *Deployer) isSettled(live *metav1.PartialObjectMetadata, patch []byte) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.settled[live.GetName()] == settledCRD{versionOf(live), sha256.Sum256(patch)}
+}
+
+func (d *Deployer) settle(live *metav1.PartialObjectMetadata, patch []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settled[live.GetName()] = settledCRD{versionOf(live), sha256.Sum256(patch)}
+}
+
+// settledCRD is a version of a live CRD, and the sum of a patch that changes nothing in it.
+type settledCRD struct {
+	version string
+	patch   [sha256.Size]byte
 }
 
 // wrongTypes is how the API server refuses an apply with fields of wrong types.

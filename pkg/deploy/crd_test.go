@@ -10,14 +10,13 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"helm.sh/helm/v3/pkg/chart"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
-	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"sigs.k8s.io/yaml"
@@ -76,7 +75,7 @@ func TestDefinitionIsListed(t *testing.T) {
 	defer server.Close()
 
 	config := &rest.Config{Host: server.URL}
-	dynamicClient, err := dynamic.NewForConfig(config)
+	client, err := metadata.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,11 +85,11 @@ func TestDefinitionIsListed(t *testing.T) {
 	}
 	defer plain.RESTClient().(*rest.RESTClient).Client.CloseIdleConnections()
 	cached := memory.NewMemCacheClient(plain)
-	d := &Deployer{journal: permits{journal.CRD: {"things.example.test"}}, cluster: &kube.Cluster{Dynamic: dynamicClient,
+	d := &Deployer{journal: permits{journal.CRD: {"things.example.test"}}, cluster: &kube.Cluster{Metadata: client,
 		Discovery: cached,
 		Mapper:    restmapper.NewDeferredDiscoveryRESTMapper(cached)}}
 
-	files := []chart.CRD{{Filename: "crds/things.yaml", File: &chart.File{Data: []byte(thing)}}}
+	files := manifestObjects(thing)
 	r := Release{Name: "web", Namespace: "demo"}
 	if err := d.applyCRDs(t.Context(), event.Stage{}, r, files, &writeLog{}); err != nil {
 		t.Fatal(err)
@@ -150,11 +149,11 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 			})
 			server := httptest.NewServer(mux)
 			defer server.Close()
-			client, err := dynamic.NewForConfig(&rest.Config{Host: server.URL})
+			client, err := metadata.NewForConfig(&rest.Config{Host: server.URL})
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := &Deployer{journal: test.journal, cluster: &kube.Cluster{Dynamic: client}}
+			d := &Deployer{journal: test.journal, settled: map[string]settledCRD{}, cluster: &kube.Cluster{Metadata: client}}
 			wanted := &unstructured.Unstructured{}
 			if err := yaml.Unmarshal([]byte(thing), &wanted.Object); err != nil {
 				t.Fatal(err)

@@ -63,6 +63,7 @@ type Deployer struct {
 	repositories     map[string]string       // see normalized
 	images           map[string][]namedImage // of releases, by ID, as last rendered or deployed
 	clean            map[string]string       // resource versions of objects without drift, by revision and object
+	settled          map[string]settledCRD   // CRDs, by their names
 	moves            map[string]string       // the release that takes an object of another one, by the object
 	restores         map[string]int          // how often a field was reverted, by object and field
 	running          map[string]time.Time    // since when a container without a probe runs, by its ID
@@ -89,7 +90,7 @@ func New(cluster *kube.Cluster, project string, journal permissions, options Opt
 		folder:           strings.ToValidUTF8(folder, "?"), // the journal is JSON
 		charts:           charts{dir: options.CacheDir},
 		revisionContents: map[string]contents{}, images: map[string][]namedImage{}, repositories: map[string]string{},
-		clean: map[string]string{}, restores: map[string]int{},
+		clean: map[string]string{}, settled: map[string]settledCRD{}, restores: map[string]int{},
 		running: map[string]time.Time{}, commands: map[int]string{},
 		checkPods: map[string]bool{}, verified: map[string]bool{},
 	}

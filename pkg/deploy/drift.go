@@ -306,7 +306,7 @@ func (c *comparison) cleanID(o object) string {
 	return revisionID(c.release, c.revision.version) + " " + objectID(o)
 }
 
-func versionOf(live *unstructured.Unstructured) string {
+func versionOf(live metav1.Object) string {
 	return string(live.GetUID()) + "@" + live.GetResourceVersion()
 }
 

@@ -140,13 +140,7 @@ func (d *Deployer) dryRun(ctx context.Context, stage event.Stage, want *desired,
 
 // attempt is what a release is rendered to, as if it were not there.
 func (made rendered) attempt(want *desired) attempt {
-	next := attempt{Release: want.Release, objects: made.objects}
-	for _, crd := range made.crds {
-		for _, o := range manifestObjects(string(crd.File.Data)) {
-			next.crds = append(next.crds, manifestObject{o.Unstructured, want.file(crd.Filename)})
-		}
-	}
-	return next
+	return attempt{Release: want.Release, objects: made.objects, crds: made.definitions}
 }
 
 // comparedWith returns the revision that Helm compares the next one with.

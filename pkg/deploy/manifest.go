@@ -2,11 +2,13 @@ package deploy
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"sort"
 	"strings"
 
+	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/releaseutil"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -40,10 +42,34 @@ func manifestObjects(manifest string) (all []manifestObject) {
 	return all
 }
 
+// parseDefinitions returns the CRDs and namespaces of a chart's files, whose paths are those that
+// place returns.
+func parseDefinitions(files []chart.CRD, place func(name string) string) (all []manifestObject, err error) {
+	for _, file := range files {
+		name := place(file.Filename)
+		for _, document := range splitManifest(string(file.File.Data)) {
+			u := &unstructured.Unstructured{}
+			if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			all = append(all, objectsIn(name, u)...)
+		}
+	}
+	return all, nil
+}
+
 // decodeObjects returns the objects of one document.
 func decodeObjects(file, document string) (all []manifestObject) {
 	u := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil || u.GetKind() == "" {
+	if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil {
+		return nil
+	}
+	return objectsIn(file, u)
+}
+
+// objectsIn returns the objects of a list, or the object itself if it is none.
+func objectsIn(file string, u *unstructured.Unstructured) (all []manifestObject) {
+	if u.GetKind() == "" {
 		return nil
 	}
 	items, _ := itemsOf(u)

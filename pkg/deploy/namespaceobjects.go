@@ -90,10 +90,8 @@ func splitNamespaces(document string) (namespaces []string, others string) {
 
 // hasNamespaces tells whether namespaces were rendered.
 func (made rendered) hasNamespaces() bool {
-	return slices.ContainsFunc(made.crds, func(file chart.CRD) bool {
-		return slices.ContainsFunc(manifestObjects(string(file.File.Data)), func(o manifestObject) bool {
-			return o.GroupVersionKind().GroupKind() == namespaceKind
-		})
+	return slices.ContainsFunc(made.definitions, func(o manifestObject) bool {
+		return o.GroupVersionKind().GroupKind() == namespaceKind
 	})
 }
 
@@ -109,23 +107,21 @@ func namespacesFile(namespaces []chart.CRD) *chart.File {
 // applyNamespaces makes the namespaces of a release what they should be. One that others made gets
 // what the release sets, and stays theirs.
 func (d *Deployer) applyNamespaces(
-	ctx context.Context, stage event.Stage, r Release, files []chart.CRD, w *writeLog,
+	ctx context.Context, stage event.Stage, r Release, definitions []manifestObject, w *writeLog,
 ) error {
-	for _, file := range files {
-		for _, o := range manifestObjects(string(file.File.Data)) {
-			if o.GroupVersionKind().GroupKind() != namespaceKind || o.GetName() == "" {
-				continue
-			}
-			made, err := d.ensureNamespace(ctx, stage, o.GetName())
-			if made {
-				w.add("created", "namespace/"+o.GetName())
-			}
-			if err == nil {
-				err = d.sendNamespace(ctx, r, o.Unstructured, nil)
-			}
-			if err != nil {
-				return event.WithHint(fmt.Errorf("release %s: namespace %s: %w", r.ID(), o.GetName(), err), r.hintFix())
-			}
+	for _, o := range definitions {
+		if o.GroupVersionKind().GroupKind() != namespaceKind || o.GetName() == "" {
+			continue
+		}
+		made, err := d.ensureNamespace(ctx, stage, o.GetName())
+		if made {
+			w.add("created", "namespace/"+o.GetName())
+		}
+		if err == nil {
+			err = d.sendNamespace(ctx, r, o.Unstructured, nil)
+		}
+		if err != nil {
+			return event.WithHint(fmt.Errorf("release %s: namespace %s: %w", r.ID(), o.GetName(), err), r.hintFix())
 		}
 	}
 	return nil

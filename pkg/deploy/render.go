@@ -43,6 +43,8 @@ type rendered struct {
 	crds      []chart.CRD            // with the namespaces: Helm neither updates nor deletes them
 	set       []SetImage             // that the templates give another tag
 	images    []ContainerImage       // of all objects and hooks
+
+	definitions []manifestObject // in crds, read only
 }
 
 // render does what Helm does before it writes the revision after last.
@@ -122,6 +124,9 @@ func (want *desired) sort(loaded *chart.Chart, files map[string]string) (made re
 		return rendered{}, err
 	}
 	maps.Copy(files, objects)
+	if made.definitions, err = parseDefinitions(made.crds, want.file); err != nil {
+		return rendered{}, event.WithHint(err, want.hintFix())
+	}
 	made.hooks, made.manifests, err = releaseutil.SortManifests(objects, nil, releaseutil.InstallOrder)
 	if err != nil {
 		return rendered{}, event.WithHint(want.inOutput(err, files), want.hintFix())

@@ -36,10 +36,14 @@ func (d *Deployer) revert(ctx context.Context, stage event.Stage, r Release, las
 		if err != nil {
 			return nil, err
 		}
-		if err := d.applyNamespaces(ctx, stage, r, crdsOf(record), &writeLog{}); err != nil {
+		made, err := parseDefinitions(crdsOf(record), func(name string) string { return name })
+		if err != nil {
+			return nil, fmt.Errorf("release %s: %w", r.ID(), err)
+		}
+		if err := d.applyNamespaces(ctx, stage, r, made, &writeLog{}); err != nil {
 			return nil, err
 		}
-		if err := d.applyCRDs(ctx, stage, r, crdsOf(record), &writeLog{}); err != nil {
+		if err := d.applyCRDs(ctx, stage, r, made, &writeLog{}); err != nil {
 			return nil, err
 		}
 	}
