@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -275,6 +276,12 @@ func (s *apiServer) answer(r *http.Request, body []byte) (any, *apierrors.Status
 	if namespace := strings.Split(path, "/namespaces/"); len(namespace) == 2 && strings.Contains(namespace[1], "/") {
 		name, _, _ := strings.Cut(namespace[1], "/")
 		next.SetNamespace(name)
+	}
+	if r.Header.Get("Content-Type") == string(types.ApplyPatchType) {
+		next.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: r.URL.Query().Get("fieldManager")}})
+	}
+	if there != nil && !reflect.DeepEqual(there.Object["spec"], next.Object["spec"]) {
+		next.SetGeneration(there.GetGeneration() + 1)
 	}
 	if !dryRun {
 		s.put(next, path)

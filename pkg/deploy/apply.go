@@ -291,6 +291,9 @@ func (d *Deployer) prepare(
 		return made, nil, err
 	}
 	want.takesOver = found.kept || len(found.foreign) > 0
+	if want.records, err = d.readRecords(ctx, r); err != nil {
+		return made, nil, err
+	}
 	if err := d.claim(ctx, stage, *want, last); err != nil {
 		return made, nil, err
 	}

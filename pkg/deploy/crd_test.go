@@ -176,6 +176,45 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 	}
 }
 
+// An API server takes long to merge schemas. So a CRD is sent only if that may change something.
+func TestCRDIsSentOnlyIfItMayDiffer(t *testing.T) {
+	server, cluster := newAPIServer(t)
+	d := New(cluster, "demo", onDisk(t), Options{})
+	r := Release{Name: "web", Namespace: "default"}
+	apply := func(manifest string) (sent int) {
+		t.Helper()
+		before := len(server.written())
+		crds := manifestObjects(manifest)
+		if _, err := d.try(t.Context(), attempt{Release: r, crds: crds}); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.applyCRDs(t.Context(), event.Stage{}, r, crds, &writeLog{}); err != nil {
+			t.Fatal(err)
+		}
+		return len(server.written()) - before
+	}
+	wider := strings.Replace(thing, "plural: things", "plural: things, singular: thing", 1)
+	if n := apply(thing); n != 1 {
+		t.Errorf("a new one was written %d times", n)
+	}
+	if n := apply(thing); n != 0 {
+		t.Errorf("the same one was written %d times", n)
+	}
+	if n := apply(wider); n != 1 {
+		t.Errorf("another one was written %d times", n)
+	}
+	apply(wider)
+	path := "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.example.test"
+	server.mu.Lock()
+	byHand := server.objects[path].DeepCopy()
+	byHand.Object["spec"].(map[string]any)["scope"] = "Cluster"
+	server.put(byHand, path)
+	server.mu.Unlock()
+	if n := apply(wider); n != 1 {
+		t.Errorf("one that was changed by hand was written %d times", n)
+	}
+}
+
 func TestCRDsOfOthersStay(t *testing.T) {
 	remembered := onDisk(t)
 	by := func(manager string) func(*unstructured.Unstructured) {

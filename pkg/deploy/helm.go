@@ -42,9 +42,10 @@ func (d *Deployer) helm(ctx context.Context, namespace string) (*action.Configur
 }
 
 // helmFor returns Helm's machinery to change one release, with its history, the last revision
-// first. What it changes is recorded in w.
+// first. What it changes is recorded in w. The records are read, unless they are still those that
+// are known.
 func (d *Deployer) helmFor(
-	ctx context.Context, stage event.Stage, r Release, w *writeLog,
+	ctx context.Context, stage event.Stage, r Release, known knownRecords, w *writeLog,
 ) (*action.Configuration, []*release.Release, error) {
 	if err := kube.MayWrite(ctx); err != nil { // Helm's own requests do not have this context
 		return nil, nil, err
@@ -53,7 +54,11 @@ func (d *Deployer) helmFor(
 	if err != nil {
 		return nil, nil, err
 	}
-	helm.Releases.Driver = &cachedRecords{Driver: helm.Releases.Driver, name: r.Name}
+	records := &cachedRecords{Driver: helm.Releases.Driver, name: r.Name}
+	if now, err := d.revisions(ctx, r); err == nil && known.areOf(now) {
+		records.known = known.records
+	}
+	helm.Releases.Driver = records
 	history, err := helm.Releases.History(r.Name)
 	if err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
 		return nil, nil, fmt.Errorf("read Helm's records: %w", err)
@@ -69,7 +74,7 @@ func (d *Deployer) helmWrite(
 	ctx context.Context, stage event.Stage, want desired, made rendered, w *writeLog,
 ) (*release.Release, error) {
 	ctx = context.WithoutCancel(ctx)
-	helm, history, err := d.helmFor(ctx, stage, want.Release, w)
+	helm, history, err := d.helmFor(ctx, stage, want.Release, want.records, w)
 	if err != nil {
 		return nil, err
 	}

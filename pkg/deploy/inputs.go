@@ -27,6 +27,7 @@ type desired struct {
 	around *around
 	// takesOver tells whether some of its objects are there and not the release's yet.
 	takesOver bool
+	records   knownRecords // as they were before the write
 }
 
 // inputsWith returns the hash of the inputs of a release whose objects name these images. It fits

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"helm.sh/helm/v3/pkg/release"
+	"helm.sh/helm/v3/pkg/storage/driver"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -48,6 +49,7 @@ type revision struct {
 	labels  map[string]string
 	created metav1.Time // by the API server's clock
 	settled metav1.Time // when its record last changed: its hooks and commands had run by then
+	record  string      // the version of its record, as versionOf returns it
 }
 
 // exists tells whether there is a release to upgrade, or in the way.
@@ -114,7 +116,7 @@ func (d *Deployer) revisions(ctx context.Context, r Release) ([]revision, error)
 			}
 		}
 		all = append(all, revision{version, release.Status(record.Labels["status"]), record.Labels, record.CreationTimestamp,
-			settled})
+			settled, versionOf(&record)})
 	}
 	slices.SortFunc(all, func(a, b revision) int { return b.version - a.version })
 	return all, nil
@@ -231,6 +233,37 @@ func (d *Deployer) record(ctx context.Context, r Release, version int) (*release
 		return nil, fmt.Errorf("release %s: read Helm's record of revision %d: %w", r.ID(), version, err)
 	}
 	return record, nil
+}
+
+// knownRecords are all records of a release. To unpack them takes long, as each holds the whole
+// chart.
+type knownRecords struct {
+	records []*release.Release
+	of      []revision // what they are the records of
+}
+
+// readRecords reads all records of a release.
+func (d *Deployer) readRecords(ctx context.Context, r Release) (all knownRecords, err error) {
+	if all.of, err = d.revisions(ctx, r); err != nil || len(all.of) == 0 {
+		return knownRecords{}, err
+	}
+	helm, err := d.helm(ctx, r.Namespace)
+	if err != nil {
+		return knownRecords{}, err
+	}
+	if all.records, err = helm.Releases.History(r.Name); errors.Is(err, driver.ErrReleaseNotFound) { // deleted meanwhile
+		return knownRecords{}, nil
+	}
+	if err != nil {
+		return knownRecords{}, fmt.Errorf("release %s: read Helm's records: %w", r.ID(), err)
+	}
+	return all, nil
+}
+
+// areOf tells whether they are the records of a release whose revisions these are now.
+func (k knownRecords) areOf(now []revision) bool {
+	return len(k.records) > 0 &&
+		slices.EqualFunc(k.of, now, func(a, b revision) bool { return a.record == b.record })
 }
 
 // permissions is the part of pkg/journal that permits deletion.

@@ -167,3 +167,46 @@ func TestAbandoned(t *testing.T) {
 		}
 	}
 }
+
+// What was read of the records before a write counts, unless somebody has changed them since.
+func TestRecordsAreReadAgainOnlyIfTheyChanged(t *testing.T) {
+	server, cluster := newAPIServer(t)
+	a := &applying{t: t, server: server, cluster: cluster, journal: onDisk(t), dir: t.TempDir()}
+	r := Release{Name: "web", Namespace: "default", Chart: a.chart(nil)}
+	a.releases = []Release{r}
+	if _, err := a.apply(allowed); err != nil {
+		t.Fatal(err)
+	}
+	d := a.deployer()
+	known, err := d.readRecords(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func() (label string, whole int) {
+		t.Helper()
+		server.mu.Lock()
+		server.requests = nil
+		server.mu.Unlock()
+		_, history, err := d.helmFor(t.Context(), event.Stage{}, r, known, &writeLog{})
+		if err != nil || len(history) != 1 {
+			t.Fatalf("%d records, %v", len(history), err)
+		}
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		for _, request := range server.requests {
+			if strings.Contains(request, "/secrets") && !strings.HasSuffix(request, metadataOnly) {
+				whole++
+			}
+		}
+		return history[0].Labels["a"], whole
+	}
+	if label, whole := read(); label != "" || whole != 0 {
+		t.Errorf("the label is %q, and %d requests were for whole records", label, whole)
+	}
+	if err := d.setLabel(t.Context(), r, 1, "a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	if label, whole := read(); label != "b" || whole != 1 {
+		t.Errorf("the label is %q, and %d requests were for whole records", label, whole)
+	}
+}

@@ -46,7 +46,7 @@ func (d *Deployer) rollback(stage event.Stage, r Release, cause error) error {
 // good too.
 func (d *Deployer) helmRollback(ctx context.Context, stage event.Stage, r Release, to, version int) error {
 	w := &writeLog{}
-	helm, history, err := d.helmFor(ctx, stage, r, w)
+	helm, history, err := d.helmFor(ctx, stage, r, knownRecords{}, w)
 	if err != nil {
 		return err
 	}

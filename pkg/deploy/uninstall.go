@@ -23,7 +23,7 @@ import (
 // uninstall removes a release of ours; left gets what may go away only later.
 func (d *Deployer) uninstall(ctx context.Context, stage event.Stage, r Release, left *remnants) error {
 	return stage.Step(ctx, event.ReleaseUninstalled, func(context.Context) ([]any, error) {
-		helm, history, err := d.helmFor(ctx, stage, r, &writeLog{})
+		helm, history, err := d.helmFor(ctx, stage, r, knownRecords{}, &writeLog{})
 		if err != nil {
 			return nil, fmt.Errorf("uninstall release %s: %w", r.ID(), err)
 		}
