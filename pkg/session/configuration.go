@@ -104,6 +104,7 @@ func HideSecrets(secrets *event.Secrets, c *config.Config) {
 // Load reads devloop.yaml for a run. If it is invalid, the last valid one stays in force.
 func (s *Session) Load(ctx context.Context) (loop.Stages, error) {
 	s.containers.stopRenewing()
+	s.images.pruning.stop()
 	before := s.config.Load()
 	files := before.Files()
 	c, err := config.Load(s.options.Source)

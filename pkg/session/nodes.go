@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -14,6 +15,9 @@ import (
 	"github.com/devloop/devloop/pkg/loop"
 	"github.com/devloop/devloop/pkg/node"
 )
+
+// removeTimeout is how long the removal of one image may hold up the next run.
+const removeTimeout = 10 * time.Second
 
 // imageStore holds the images that pods run: the nodes, or a registry that they pull from.
 type imageStore interface {
@@ -32,6 +36,7 @@ type images struct {
 	cluster  *kube.Cluster
 	journal  *journal.Journal
 	reported event.Changes
+	pruning
 }
 
 func newImages(e *environment, b *builders, c *config.Config) *images {
@@ -133,9 +138,16 @@ func (n nodeStage) Report(ctx context.Context, sink event.Sink, target *loop.Tar
 	}
 }
 
-// Prune removes images that devloop built, unless they are among the newest of their name or a pod
-// names them. An image that cannot be removed fails no run: the next one tries again.
+// Prune removes older images than the target's beside the loop.
 func (n nodeStage) Prune(ctx context.Context, sink event.Sink, target *loop.Target) {
+	n.pruning.begin(ctx, func(ctx context.Context) { n.prune(ctx, sink, target) })
+}
+
+// prune removes images that devloop built, unless they are among the newest of their name or a pod
+// names them. An image that cannot be removed fails no run: the next one tries again.
+func (n nodeStage) prune(ctx context.Context, sink event.Sink, target *loop.Target) {
+	n.pruning.busy.Lock()
+	defer n.pruning.busy.Unlock()
 	stage := sink.Stage("node")
 	old, err := n.outdated(ctx, loop.Tags(target.Images))
 	if err == nil && len(old) > 0 {
@@ -144,15 +156,18 @@ func (n nodeStage) Prune(ctx context.Context, sink event.Sink, target *loop.Targ
 			old = slices.DeleteFunc(old, func(tag name.Tag) bool { return used[tag.Name()] })
 		}
 	}
+	if ctx.Err() != nil {
+		return
+	}
 	if err != nil {
 		stage.Warn("old images could not be listed; the next run tries again", err)
 		return
 	}
-	if len(old) == 0 {
-		return
-	}
 	for _, tag := range old {
-		if err := n.remove(ctx, tag); err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := n.removeWhole(ctx, tag); err != nil {
 			stage.Warn("old image could not be removed, it stays until the next run", err,
 				"image", event.Name(tag.String()))
 			continue
@@ -261,6 +276,14 @@ func (i *images) remove(ctx context.Context, tag name.Tag) error {
 		return err
 	}
 	return i.journal.Forget(journal.Image, tag.String())
+}
+
+// removeWhole is remove that is not cut off: a node would go on with it, when a run may need the
+// image.
+func (i *images) removeWhole(ctx context.Context, tag name.Tag) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	return i.remove(ctx, tag)
 }
 
 // RemoveImages removes all images that devloop has built for the project.

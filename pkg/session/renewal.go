@@ -133,7 +133,7 @@ func (i imageSupply) Missing(ctx context.Context, now *target) ([]*loop.Image, e
 }
 
 func (i imageSupply) Prune(ctx context.Context, sink event.Sink, now *target) {
-	nodeStage{i.images, now.config}.Prune(ctx, sink, now.Target)
+	nodeStage{i.images, now.config}.prune(ctx, sink, now.Target)
 }
 
 func (i imageSupply) Supply(ctx context.Context, sink event.Sink, now *target) ([]*loop.Image, error) {

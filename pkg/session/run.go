@@ -59,9 +59,13 @@ func (s *Session) Run(ctx context.Context, in Inputs) error {
 	s.startFollowing(ctx)
 	keep("proof", "proof", func(ctx context.Context) { s.prover.run(ctx, sink) })
 	keep("sync", "containers", s.containers.run)
-	s.containers.background = func(work func(context.Context)) {
-		running.Go(func() { _ = sink.Stage("sync").Recover("image of synced files", func() { work(ctx) }) })
+	beside := func(stage, what string) func(func(context.Context)) {
+		return func(work func(context.Context)) {
+			running.Go(func() { _ = sink.Stage(stage).Recover(what, func() { work(ctx) }) })
+		}
 	}
+	s.containers.background = beside("sync", "image of synced files")
+	s.images.background = beside("node", "removal of old images")
 	keep("local", "requirements", s.syncer.run)
 	keep("proof", "libraries", s.libraries.run)
 	changes := make(chan loop.Change)
