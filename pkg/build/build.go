@@ -46,8 +46,11 @@ type cache struct {
 
 // engine is one BuildKit and the store that its images land in.
 type engine interface {
-	// open connects to BuildKit. The caller closes the connection.
-	open(ctx context.Context) (*bkclient.Client, error)
+	// open connects to BuildKit. The caller releases the connection, and says whether what it was used
+	// for failed: it may be broken.
+	open(ctx context.Context) (buildkit *bkclient.Client, release func(failed bool) error, err error)
+	// close closes what open keeps open.
+	close() error
 	place() Place
 	// ping returns why nothing answers, or nil.
 	ping(ctx context.Context) error
@@ -65,8 +68,8 @@ type engine interface {
 	remove(ctx context.Context, tag name.Tag) error
 }
 
-// New returns a Builder for the daemon behind docker, which stays the caller's. Answers of
-// registries and the output of builds are kept in cacheDir.
+// New returns a Builder for the daemon behind docker, which stays the caller's: it needs no Close.
+// Answers of registries and the output of builds are kept in cacheDir.
 func New(docker *client.Client, cacheDir string) *Builder {
 	return newBuilder(&dockerEngine{docker, hostDocker}, cacheDir)
 }
@@ -114,6 +117,9 @@ func (b *Builder) Refresh() { b.bases.refresh() }
 // Place is where it builds.
 func (b *Builder) Place() Place { return b.engine.place() }
 
+// Close closes the connection to BuildKit. Builders that build in the same place share it.
+func (b *Builder) Close() error { return b.engine.close() }
+
 // Ping returns why nothing answers, or nil.
 func (b *Builder) Ping(ctx context.Context) error { return b.engine.ping(ctx) }
 
@@ -135,10 +141,13 @@ func (b *Builder) Remove(ctx context.Context, tag name.Tag) error { return b.eng
 // would otherwise use others than those that were hashed. The project's own are not among them. The
 // error is event.ErrSuperseded if a base image has changed since.
 func (b *Builder) MissingBases(ctx context.Context, input Input) (missing []name.Tag, err error) {
+	asked := map[string]bool{} // stages share base images
 	for _, hashed := range input.bases {
-		if hashed.own != nil {
+		key := baseKey(hashed.ref, hashed.platform) + " " + hashed.digest.String()
+		if hashed.own != nil || asked[key] {
 			continue
 		}
+		asked[key] = true
 		tag, err := b.missingBase(ctx, hashed)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -146,7 +155,7 @@ func (b *Builder) MissingBases(ctx context.Context, input Input) (missing []name
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", input.Name, err)
 		}
-		if tag != nil && !slices.Contains(missing, *tag) { // stages share base images
+		if tag != nil && !slices.Contains(missing, *tag) {
 			missing = append(missing, *tag)
 		}
 	}
@@ -304,11 +313,11 @@ func (b *Builder) solve(ctx context.Context, sink event.Sink, input Input) (answ
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", input.Name, err)
 	}
-	buildkit, err := b.engine.open(ctx)
+	buildkit, release, err := b.engine.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, buildkit.Close()) }()
+	defer func() { err = errors.Join(err, release(err != nil && ctx.Err() == nil)) }()
 	output, err := createLog(b.logs, input)
 	if err != nil {
 		stage.Warn("the build's output is not kept", err, "image", event.Name(input.Name))
@@ -382,6 +391,7 @@ func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
 		args[key] = *value
 	}
 	maps.Copy(args, input.Args)
+	_, inContainerd := b.engine.(*containerdEngine)
 	o = bkclient.SolveOpt{
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: input.frontendOptions(platform, args),
@@ -390,6 +400,7 @@ func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
 		SharedKey: "devloop:" + input.Context,
 		Session:   session,
 		Exports:   []bkclient.ExportEntry{export},
+		Internal:  inContainerd, // nobody looks at the history of a node's builds, and to record it takes time
 	}
 	for _, hashed := range input.bases {
 		if hashed.own != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -55,43 +56,99 @@ type Registry interface {
 	Prune(tag name.Tag) error
 }
 
-// buildkit is what both engines share: a way to connect.
-type buildkit func(context.Context) (*bkclient.Client, error)
+// buildkit is what both engines share: a connection that stays open while it works, and that all
+// calls use. To open one takes a process where BuildKit runs.
+type buildkit struct {
+	connect func(context.Context) (*bkclient.Client, error)
 
-func (b buildkit) open(ctx context.Context) (*bkclient.Client, error) { return b(ctx) }
+	mu      sync.Mutex
+	current *connection // nil for none
+}
 
-func (b buildkit) ping(ctx context.Context) error {
+// connection is closed when its last user leaves it.
+type connection struct {
+	*bkclient.Client
+	users int
+}
+
+func (b *buildkit) open(ctx context.Context) (*bkclient.Client, func(failed bool) error, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.current == nil {
+		client, err := b.connect(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		b.current = &connection{client, 1} // b is a user itself
+	}
+	used := b.current
+	used.users++
+	return used.Client, func(failed bool) error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		err := used.leave()
+		if failed && b.current == used {
+			err = errors.Join(err, b.drop())
+		}
+		return err
+	}, nil
+}
+
+// drop has the next call connect again. The caller holds mu.
+func (b *buildkit) drop() error {
+	if b.current == nil {
+		return nil
+	}
+	err := b.current.leave()
+	b.current = nil
+	return err
+}
+
+func (c *connection) leave() error {
+	if c.users--; c.users > 0 {
+		return nil
+	}
+	return c.Close()
+}
+
+func (b *buildkit) close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.drop()
+}
+
+func (b *buildkit) ping(ctx context.Context) error {
 	_, err := b.workers(ctx)
 	return err
 }
 
 // workers asks for what every BuildKit can answer.
-func (b buildkit) workers(ctx context.Context) ([]*bkclient.WorkerInfo, error) {
+func (b *buildkit) workers(ctx context.Context) ([]*bkclient.WorkerInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	connection, err := b(ctx)
+	client, release, err := b.open(ctx)
 	if err != nil {
 		return nil, event.Transient(fmt.Errorf("connect: %w", err))
 	}
-	found, err := connection.ListWorkers(ctx)
-	if err = errors.Join(err, connection.Close()); err != nil {
+	found, err := client.ListWorkers(ctx)
+	if err = errors.Join(err, release(err != nil)); err != nil {
 		return nil, event.Transient(fmt.Errorf("ask for its workers: %w", err))
 	}
 	return found, nil
 }
 
 // base asks BuildKit itself, which looks where a build would: in its store, then in the registry.
-func (b buildkit) base(ctx context.Context, ref string, platform ocispecs.Platform) (found *base, err error) {
+func (b *buildkit) base(ctx context.Context, ref string, platform ocispecs.Platform) (found *base, err error) {
 	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
 	defer cancel()
-	connection, err := b(ctx)
+	client, release, err := b.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, connection.Close()) }()
-	session := bkclient.SolveOpt{Session: []session.Attachable{credentials(dockerConfig())}}
+	defer func() { err = errors.Join(err, release(err != nil && ctx.Err() == nil)) }()
+	session := bkclient.SolveOpt{Session: []session.Attachable{credentials(dockerConfig())}, Internal: true}
 	image := sourceresolver.Opt{ImageOpt: &sourceresolver.ResolveImageOpt{Platform: &platform, ResolveMode: "local"}}
-	_, err = connection.Build(ctx, session, "", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	_, err = client.Build(ctx, session, "", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		_, _, config, err := c.ResolveImageConfig(ctx, ref, image)
 		if err == nil {
 			found, err = parseBase(config)
@@ -110,7 +167,7 @@ func manifestDigest(answer map[string]string) (string, error) {
 }
 
 type containerdEngine struct {
-	buildkit
+	*buildkit
 	store Store
 	at    Place
 }
@@ -127,21 +184,22 @@ func (e *containerdEngine) ping(ctx context.Context) error {
 func newContainerdEngine(
 	ctx context.Context, dial func(context.Context) (net.Conn, error), store Store, at Place,
 ) (*containerdEngine, error) {
-	connect := func(ctx context.Context) (*bkclient.Client, error) {
+	shared := &buildkit{connect: func(ctx context.Context) (*bkclient.Client, error) {
 		return bkclient.New(ctx, "", bkclient.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return dial(ctx)
 		}))
-	}
-	found, err := buildkit(connect).workers(ctx)
+	}}
+	found, err := shared.workers(ctx)
 	if err != nil {
 		return nil, at.away(err)
 	}
 	if !slices.ContainsFunc(found, func(w *bkclient.WorkerInfo) bool {
 		return w.Labels[label.ContainerdNamespace] == "k8s.io"
 	}) {
-		return nil, errors.New("the node's BuildKit does not work for the kubelet's containerd")
+		err := errors.New("the node's BuildKit does not work for the kubelet's containerd")
+		return nil, errors.Join(err, shared.close())
 	}
-	return &containerdEngine{connect, store, at}, nil
+	return &containerdEngine{shared, store, at}, nil
 }
 
 func (e *containerdEngine) has(ctx context.Context, tag name.Tag) (bool, error) {
@@ -193,15 +251,15 @@ func (e *containerdEngine) remove(ctx context.Context, tag name.Tag) error {
 }
 
 type remoteEngine struct {
-	buildkit
+	*buildkit
 	address  string // as in BUILDKIT_HOST
 	registry Registry
 }
 
 func newRemoteEngine(address string, registry Registry) *remoteEngine {
-	return &remoteEngine{func(ctx context.Context) (*bkclient.Client, error) {
+	return &remoteEngine{&buildkit{connect: func(ctx context.Context) (*bkclient.Client, error) {
 		return bkclient.New(ctx, address)
-	}, address, registry}
+	}}, address, registry}
 }
 
 func (e *remoteEngine) place() Place {

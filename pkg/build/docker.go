@@ -24,18 +24,22 @@ type dockerEngine struct {
 func (e *dockerEngine) place() Place { return e.at }
 
 // open speaks to the daemon's BuildKit through its HTTP API.
-func (e *dockerEngine) open(ctx context.Context) (*bkclient.Client, error) {
+func (e *dockerEngine) open(ctx context.Context) (*bkclient.Client, func(failed bool) error, error) {
 	if err := e.ping(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return bkclient.New(ctx, "",
+	client, err := bkclient.New(ctx, "",
 		bkclient.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return e.client.DialHijack(ctx, "/grpc", "h2c", nil)
 		}),
 		bkclient.WithSessionDialer(func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
 			return e.client.DialHijack(ctx, "/session", proto, meta)
 		}))
+	return client, func(bool) error { return client.Close() }, err
 }
+
+// close has nothing to do: nothing stays open.
+func (*dockerEngine) close() error { return nil }
 
 func (e *dockerEngine) ping(ctx context.Context) error {
 	_, err := e.at.ping(ctx, e.client)

@@ -418,15 +418,13 @@ func (n *node) importMissing(ctx context.Context, registry *Registry, target str
 	return err
 }
 
-// Rename gives the image another name on every node, and removes the first.
+// Rename gives the image another name on every node, and removes the first. The nodes have
+// containerd.
 func (c *Cluster) Rename(ctx context.Context, from, to name.Tag) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	for _, n := range c.nodes {
-		if err := n.runtime.tag(ctx, n, fullName(from), fullName(to)); err != nil {
-			return err
-		}
-		if err := n.runtime.untag(ctx, n, fullName(from)); err != nil {
+		if err := (containerdRuntime{}).rename(ctx, n, fullName(from), fullName(to)); err != nil {
 			return err
 		}
 	}

@@ -288,6 +288,14 @@ func (containerdRuntime) tag(ctx context.Context, n *node, source, target string
 	return err
 }
 
+// rename is one command, for which a build waits. It is no error if the first name stays: the image
+// has the other one, and a name that nobody knows keeps no more layers.
+func (containerdRuntime) rename(ctx context.Context, n *node, from, to string) error {
+	_, err := n.run(ctx, "sh", "-c", `ctr --namespace k8s.io images tag --force "$1" "$2" &&
+{ ctr --namespace k8s.io images rm "$1" || true; }`, "sh", from, to)
+	return err
+}
+
 func (containerdRuntime) pull(ctx context.Context, n *node, source string) error {
 	_, err := ctr(ctx, n, "images", "pull", "--plain-http", source)
 	return err

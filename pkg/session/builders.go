@@ -156,6 +156,7 @@ func (b *builders) choose(ctx context.Context, c *config.Config, e *environment,
 		return c.Wrong("buildIn", "images that are pushed cannot be built in the node", "use host or auto")
 	case remote != "" && c.BuildIn != "node":
 		b.main, b.source = build.Remote(remote, b.registry, cache), node.BuiltSource{}
+		e.add(b.main.Close)
 		stage.Note("images are built by another BuildKit", "why", "BUILDKIT_HOST is "+remote)
 		return b.main.Ping(ctx)
 	case c.BuildIn == "host":
@@ -203,7 +204,11 @@ func (e *environment) openInNode(ctx context.Context, hasher *build.Builder) (*b
 		if err != nil {
 			return nil, err
 		}
-		return hasher.InContainerd(ctx, dial, e.nodes, build.NodeBuildKit(name, shell))
+		builder, err := hasher.InContainerd(ctx, dial, e.nodes, build.NodeBuildKit(name, shell))
+		if err == nil {
+			e.add(builder.Close)
+		}
+		return builder, err
 	}
 	if err != nil {
 		return nil, err
