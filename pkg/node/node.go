@@ -55,6 +55,7 @@ type node struct {
 	docker    addressFunc // of its Docker daemon, if that is the runtime
 	shell     string      // what a user types to run a command as root on it, "minikube ssh -- sudo"
 	pids      knownPIDs
+	manifests knownManifests
 
 	controlPlane bool // it runs the API server; known of containers only
 }

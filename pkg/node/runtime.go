@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -242,13 +243,16 @@ func (containerdRuntime) ids(ctx context.Context, n *node, _, digest string) ([]
 
 // configsOf returns the digests of the configurations of a manifest, or of the manifests in a list.
 func configsOf(ctx context.Context, n *node, digest string) ([]string, error) {
-	raw, err := ctr(ctx, n, "content", "get", digest)
-	if err != nil {
-		return nil, err
-	}
-	m, err := parseManifest([]byte(raw))
-	if err != nil {
-		return nil, fmt.Errorf("manifest %s: %w", digest, err)
+	m, known := n.manifests.of(digest)
+	if !known {
+		raw, err := ctr(ctx, n, "content", "get", digest)
+		if err != nil {
+			return nil, err
+		}
+		if m, err = parseManifest([]byte(raw)); err != nil {
+			return nil, fmt.Errorf("manifest %s: %w", digest, err)
+		}
+		n.manifests.add(digest, m)
 	}
 	if m.Config != nil {
 		return []string{m.Config.Digest.String()}, nil
@@ -263,6 +267,31 @@ func configsOf(ctx context.Context, n *node, digest string) ([]string, error) {
 		}
 	}
 	return configs, nil
+}
+
+// knownManifests are manifests that a node was asked for, by their digests: they never change.
+type knownManifests struct {
+	mu  sync.Mutex
+	all map[string]manifest
+}
+
+// maxManifests is how many manifests are remembered, a few of which are of what is deployed.
+const maxManifests = 64
+
+func (k *knownManifests) of(digest string) (m manifest, known bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	m, known = k.all[digest]
+	return m, known
+}
+
+func (k *knownManifests) add(digest string, m manifest) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.all == nil || len(k.all) >= maxManifests {
+		k.all = map[string]manifest{}
+	}
+	k.all[digest] = m
 }
 
 func (containerdRuntime) find(ctx context.Context, n *node, ids []string) (string, error) {

@@ -67,3 +67,22 @@ func TestCommandRuntimes(t *testing.T) {
 		}
 	}
 }
+
+// A manifest never changes, so a node is asked for it once.
+func TestManifestsAreReadOnce(t *testing.T) {
+	list, image := "sha256:"+strings.Repeat("1", 64), "sha256:"+strings.Repeat("2", 64)
+	config := "sha256:" + strings.Repeat("3", 64)
+	holds := outputs{failure: "not found", of: map[string]string{
+		"ctr k8s.io content get " + list: `{"manifests": [{"digest": "` + image +
+			`", "mediaType": "application/vnd.oci.image.manifest.v1+json"}]}`,
+		"ctr k8s.io content get " + image: `{"config": {"digest": "` + config + `"}}`,
+	}}
+	n := &node{transport: holds}
+	for range 2 {
+		ids, err := containerdRuntime{}.ids(t.Context(), n, "", list)
+		if err != nil || !slices.Equal(ids, []string{config, list}) {
+			t.Errorf("%v, %v", ids, err)
+		}
+		clear(holds.of)
+	}
+}
