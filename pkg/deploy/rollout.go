@@ -149,15 +149,17 @@ func (d *Deployer) workloads(ctx context.Context, releases []Release) ([]deploye
 
 // markGood marks the revisions whose pods came up.
 func (d *Deployer) markGood(ctx context.Context, current []deployed) error {
+	group, ctx := event.NewGroup(ctx)
+	group.SetLimit(maxRequests)
 	for _, r := range current {
 		if r.last.good() || r.last.status != release.StatusDeployed || r.foreign || kube.MayWrite(ctx) != nil {
 			continue
 		}
-		if err := d.setLabel(ctx, r.Release, r.last.version, labelGood, strconv.Itoa(r.last.version)); err != nil {
-			return markBusy(err)
-		}
+		group.Go(func() error {
+			return d.setLabel(ctx, r.Release, r.last.version, labelGood, strconv.Itoa(r.last.version))
+		})
 	}
-	return nil
+	return markBusy(group.Wait())
 }
 
 // waiter remembers what it has seen during one wait.

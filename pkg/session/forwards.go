@@ -26,7 +26,10 @@ import (
 const (
 	// checkTimeout is how long the platform may take to answer after a rollout: traefik has to
 	// learn of a new gateway pod.
-	checkTimeout   = 60 * time.Second
+	checkTimeout = 60 * time.Second
+	// checkFirst is the first pause between two questions, which doubles up to checkInterval: mostly,
+	// traefik learns of the pod in a moment.
+	checkFirst     = 10 * time.Millisecond
 	checkInterval  = 100 * time.Millisecond
 	requestTimeout = 5 * time.Second
 	// maxAnswer is how much of an answer is read, in bytes.
@@ -254,7 +257,7 @@ func untilAnswers(ctx context.Context, url string) error {
 		Timeout: requestTimeout, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: noRedirect,
 	}
 	var why error
-	for {
+	for pause := checkFirst; ; pause = min(2*pause, checkInterval) {
 		err := checkReady(ctx, client, url)
 		if err == nil {
 			return nil
@@ -263,7 +266,7 @@ func untilAnswers(ctx context.Context, url string) error {
 			why = err
 		}
 		select {
-		case <-time.After(checkInterval):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			hint := cmp.Or(event.Hint(why), "look at the logs of the pods behind it: kubectl logs")
 			err := fmt.Errorf("%s does not answer with 200 after %s: %w", url, checkTimeout, why)
