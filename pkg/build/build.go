@@ -254,6 +254,9 @@ func (b *Builder) build(ctx context.Context, sink event.Sink, input Input) (id s
 		}
 		return []any{event.Build{Image: input.image(), ID: ShortID(id)}}, nil
 	}, event.Build{Image: input.image()})
+	if err != nil {
+		forget(input.Checks)
+	}
 	return id, err
 }
 
@@ -317,7 +320,7 @@ func (b *Builder) solve(ctx context.Context, sink event.Sink, input Input) (answ
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, release(err != nil && ctx.Err() == nil)) }()
+	defer func() { err = errors.Join(err, release(err != nil && !errors.Is(ctx.Err(), context.Canceled))) }()
 	output, err := createLog(b.logs, input)
 	if err != nil {
 		stage.Warn("the build's output is not kept", err, "image", event.Name(input.Name))
@@ -339,9 +342,7 @@ func (b *Builder) solve(ctx context.Context, sink event.Sink, input Input) (answ
 		})
 	})
 	var response *bkclient.SolveResponse
-	for _, check := range input.Checks {
-		check.tried, check.passed = false, false
-	}
+	forget(input.Checks)
 	if len(input.Checks) == 0 {
 		response, err = buildkit.Solve(ctx, nil, options, statuses)
 	} else {

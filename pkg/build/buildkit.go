@@ -56,10 +56,12 @@ type Registry interface {
 	Prune(tag name.Tag) error
 }
 
-// buildkit is what both engines share: a connection that stays open while it works, and that all
-// calls use. To open one takes a process where BuildKit runs.
+// buildkit is what both engines share: a way to connect.
 type buildkit struct {
 	connect func(context.Context) (*bkclient.Client, error)
+	// keep has all calls use one connection, which stays open while it works: to open one takes a
+	// process on the node. Who dials must notice a dead one.
+	keep bool
 
 	mu      sync.Mutex
 	current *connection // nil for none
@@ -72,6 +74,10 @@ type connection struct {
 }
 
 func (b *buildkit) open(ctx context.Context) (*bkclient.Client, func(failed bool) error, error) {
+	if !b.keep {
+		client, err := b.connect(ctx)
+		return client, func(bool) error { return client.Close() }, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.current == nil {
@@ -145,7 +151,7 @@ func (b *buildkit) base(ctx context.Context, ref string, platform ocispecs.Platf
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, release(err != nil && ctx.Err() == nil)) }()
+	defer func() { err = errors.Join(err, release(err != nil && !errors.Is(ctx.Err(), context.Canceled))) }()
 	session := bkclient.SolveOpt{Session: []session.Attachable{credentials(dockerConfig())}, Internal: true}
 	image := sourceresolver.Opt{ImageOpt: &sourceresolver.ResolveImageOpt{Platform: &platform, ResolveMode: "local"}}
 	_, err = client.Build(ctx, session, "", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
@@ -184,7 +190,7 @@ func (e *containerdEngine) ping(ctx context.Context) error {
 func newContainerdEngine(
 	ctx context.Context, dial func(context.Context) (net.Conn, error), store Store, at Place,
 ) (*containerdEngine, error) {
-	shared := &buildkit{connect: func(ctx context.Context) (*bkclient.Client, error) {
+	shared := &buildkit{keep: true, connect: func(ctx context.Context) (*bkclient.Client, error) {
 		return bkclient.New(ctx, "", bkclient.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return dial(ctx)
 		}))

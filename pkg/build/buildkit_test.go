@@ -28,7 +28,7 @@ func TestConnectionStaysOpen(t *testing.T) {
 		}
 	}()
 	var dials atomic.Int32
-	b := &buildkit{connect: func(ctx context.Context) (*bkclient.Client, error) {
+	b := &buildkit{keep: true, connect: func(ctx context.Context) (*bkclient.Client, error) {
 		return bkclient.New(ctx, "", bkclient.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			dials.Add(1)
 			return (&net.Dialer{}).DialContext(ctx, "tcp", listener.Addr().String())

@@ -38,6 +38,13 @@ func (c *Check) Passed() bool { return c.passed }
 // Failed tells whether the last build has tried the command in vain.
 func (c *Check) Failed() bool { return c.tried && !c.passed }
 
+// forget makes checks as if no build had tried them: it failed, or begins anew.
+func forget(checks []*Check) {
+	for _, c := range checks {
+		c.tried, c.passed = false, false
+	}
+}
+
 // checkedBuild returns what BuildKit is to do in place of the Dockerfile frontend: the same, and
 // the checks of the outcome.
 func checkedBuild(sink event.Sink, frontend string, options map[string]string, checks []*Check) gateway.BuildFunc {
@@ -53,7 +60,7 @@ func checkedBuild(sink event.Sink, frontend string, options map[string]string, c
 		}
 		var image ocispecs.Image
 		if err := json.Unmarshal(result.Metadata[exptypes.ExporterImageConfigKey], &image); err != nil {
-			return nil, err
+			return result, nil // another frontend may make images without a configuration
 		}
 		for _, check := range checks {
 			check.try(ctx, sink, c, ref, image.Config)

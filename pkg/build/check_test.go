@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // TestCheckProcess: a check is the process that a pod with its command and args would run.
@@ -29,5 +31,18 @@ func TestCheckProcess(t *testing.T) {
 		if ok != (test.want != nil) || ok && !slices.Equal(got, test.want) {
 			t.Errorf("%s: %q, %v", says, got, ok)
 		}
+	}
+}
+
+// TestCheckOfAFailedBuild: what passed in a build that failed then has not passed.
+func TestCheckOfAFailedBuild(t *testing.T) {
+	check := &Check{tried: true, passed: true}
+	b := newBuilder(fakeEngine{}, t.TempDir())
+	input := Input{Image: Image{Name: "worker"}, Checks: []*Check{check}}
+	if err := b.Build(t.Context(), func(event.Event) {}, input); err == nil {
+		t.Fatal("the engine builds")
+	}
+	if check.Passed() || check.Failed() {
+		t.Errorf("the build leaves %+v", check)
 	}
 }

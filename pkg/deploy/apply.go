@@ -57,7 +57,9 @@ func (d *Deployer) Apply(
 			result := results[r.Name]
 			defer close(result.done)
 			for _, name := range r.DependsOn {
-				if <-results[name].done; !results[name].isUp {
+				if <-results[name].done; !results[name].isUp && ctx.Err() != nil {
+					return
+				} else if !results[name].isUp {
 					stage.Note("release skipped, one that it depends on is not up", "release", event.Name(r.Name),
 						"depends on", name)
 					return
@@ -67,12 +69,17 @@ func (d *Deployer) Apply(
 				lasts[i], err = d.apply(ctx, sink, r, all, result.awaited, timeout)
 				return err
 			}))
-			result.isUp = errs[i] == nil
+			if result.isUp = errs[i] == nil; !result.isUp {
+				all.failed()
+			}
 		})
 	}
 	group.Wait()
 	errs = slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, errNotBegun) })
 	if err := errors.Join(errs...); err != nil {
+		if errors.Is(all.notBegun, errNotBegun) { // for the same reason
+			return err
+		}
 		return errors.Join(err, all.notBegun)
 	}
 	if err := all.beginning(); err != nil {
@@ -92,9 +99,13 @@ func (d *Deployer) apply(
 		return last, err
 	}
 	want.around = all
-	last, changed, err := d.change(ctx, stage, want)
-	for try := 1; errors.Is(err, errMoved) && try < maxConflicts; try++ {
+	changed := false
+	for try := 1; try == 1 || errors.Is(err, errMoved) && try < maxConflicts; try++ {
+		looked := time.Now().Round(0)
 		last, changed, err = d.change(ctx, stage, want)
+		if err == nil && !changed { // what it waits for next needs the images
+			err = all.beginBy(looked.Add(preparedFor))
+		}
 	}
 	if err != nil {
 		return last, err
@@ -105,11 +116,6 @@ func (d *Deployer) apply(
 	due := last.labels[labelAfter] == labelDue
 	if !awaited && !due {
 		return last, nil
-	}
-	if due || !last.good() { // or nothing is written after the wait
-		if err := all.begin(); err != nil {
-			return last, err
-		}
 	}
 	if !changed {
 		sink = nil // its rollout is awaited, but not news
@@ -361,8 +367,8 @@ func (d *Deployer) begin(ctx context.Context, want desired, last revision) error
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	asked := time.Now()
-	if err := want.around.begin(); err != nil {
+	asked := time.Now().Round(0)
+	if err := want.around.beginBy(asked.Add(preparedFor)); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -375,7 +381,7 @@ func (d *Deployer) begin(ctx context.Context, want desired, last revision) error
 	if err != nil {
 		return err
 	}
-	if now.version != last.version || now.status != last.status || time.Since(asked) > preparedFor {
+	if now.version != last.version || now.status != last.status {
 		return event.Transient(fmt.Errorf("release %s: %w", want.ID(), errMoved))
 	}
 	return nil

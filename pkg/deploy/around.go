@@ -26,6 +26,7 @@ type around struct {
 	beginning func() error // does its work once, before the first write
 	begun     atomic.Bool  // requests may write, see kube.ReadOnly
 	notBegun  error        // why beginning has failed
+	giveUp    func()       // ends beginning before it has begun
 
 	releases []Release // of the Apply
 	brought  sync.Once // see bringForward
@@ -36,8 +37,10 @@ func (d *Deployer) newAround(
 	ctx context.Context, stage event.Stage, commands Around, releases []Release, begin func(context.Context) error,
 ) (*around, context.Context) {
 	a := &around{Around: commands, releases: releases}
+	waiting, end := context.WithCancelCause(ctx)
+	a.giveUp = func() { end(errNotBegun) }
 	a.beginning = sync.OnceValue(func() error {
-		if a.notBegun = begin(ctx); a.notBegun == nil {
+		if a.notBegun = begin(waiting); a.notBegun == nil {
 			a.begun.Store(true)
 			a.notBegun = markBusy(d.ensureNamespaces(ctx, stage, releases))
 		}
@@ -53,6 +56,25 @@ func (a *around) begin() error {
 		return errNotBegun
 	}
 	return nil
+}
+
+// beginBy is begin. The error is errMoved if the Apply may write only after the deadline, in the
+// time of the wall: what was read of the cluster before is too old then.
+func (a *around) beginBy(deadline time.Time) error {
+	if err := a.begin(); err != nil {
+		return err
+	}
+	if time.Now().Round(0).After(deadline) {
+		return event.Transient(errMoved)
+	}
+	return nil
+}
+
+// failed is for a release that failed. If no other is written yet, none is.
+func (a *around) failed() {
+	if !a.begun.Load() {
+		a.giveUp()
+	}
 }
 
 // errNotBegun is the error of a release that was not written because of what precedes all of them:

@@ -160,10 +160,10 @@ func (c *helmClient) UpdateThreeWayMerge(original, target helmkube.ResourceList,
 	return c.Update(original, target, force)
 }
 
-// updateAll makes the live objects what target says, as Helm does, but for its pace: Helm asks three
-// times for each object, one after the other, and most of them are what they should be. As in Helm,
-// a patch that is refused does not keep the others from being sent, and nothing follows an object
-// that cannot be created.
+// updateAll makes the live objects what target says, as Helm does, but for its pace: Helm asks
+// three times for each object, one after the other, and most of them are what they should be. As in
+// Helm, a patch that is refused does not keep the others from being sent, and nothing follows an
+// object that cannot be created.
 func (c *helmClient) updateAll(original, target helmkube.ResourceList, result *helmkube.Result) error {
 	live, err := readAll(target)
 	if err != nil {
@@ -178,6 +178,12 @@ func (c *helmClient) updateAll(original, target helmkube.ResourceList, result *h
 			result.Updated = append(result.Updated, info)
 		}
 		err := c.updateOne(original.Get(info), info, live[i])
+		if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) && live[i] != nil { // since it was read
+			var now []*unstructured.Unstructured
+			if now, err = readAll(target[i : i+1]); err == nil {
+				err = c.updateOne(original.Get(info), info, now[0])
+			}
+		}
 		if err == nil {
 			continue
 		}

@@ -7,7 +7,6 @@ import (
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -28,7 +27,8 @@ func TestMissingReplicas(t *testing.T) {
 	}
 }
 
-// A pod whose probe is asked every 10 s, as Kubernetes does by itself, keeps each save waiting.
+// A pod whose first probe is delayed, or whose startup probe is asked every 10 s, as Kubernetes
+// does by itself, keeps each save waiting. A readiness probe is asked as soon as the container runs.
 func TestTheRepositorysPodsAreReadySoon(t *testing.T) {
 	loaded, err := loader.Load("../../deploy/dask-session")
 	if err != nil {
@@ -52,10 +52,11 @@ func TestTheRepositorysPodsAreReadySoon(t *testing.T) {
 		if c.ReadinessProbe == nil && c.StartupProbe == nil {
 			t.Errorf("container %s has no probe: devloop watches it for %s", c.Name, steadyAfter)
 		}
-		for _, probe := range []*corev1.Probe{c.ReadinessProbe, c.StartupProbe} {
-			if probe != nil && probe.InitialDelaySeconds+probe.PeriodSeconds != 1 {
-				t.Errorf("a probe of container %s: %s", c.Name, probe)
-			}
+		if probe := c.ReadinessProbe; probe != nil && probe.InitialDelaySeconds != 0 {
+			t.Errorf("the readiness probe of container %s: %s", c.Name, probe)
+		}
+		if probe := c.StartupProbe; probe != nil && probe.InitialDelaySeconds+probe.PeriodSeconds != 1 {
+			t.Errorf("the startup probe of container %s: %s", c.Name, probe)
 		}
 	}
 }

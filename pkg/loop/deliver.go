@@ -95,6 +95,15 @@ func (s Stages) verify(
 	return errors.Join(errs...)
 }
 
+func isClosed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}
+
 // await returns when done is closed, or with the cause when ctx ends.
 func await(ctx context.Context, done <-chan struct{}) error {
 	select {

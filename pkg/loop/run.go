@@ -147,6 +147,13 @@ func (l *Loop) run(ctx context.Context, sink event.Sink, request request, lastGo
 				return err
 			}
 		}
+		err := stages.Platform.Apply(ctx, sink, target, begin)
+		if !event.IsTransient(err) || isClosed(verified) {
+			return err
+		}
+		if err := await(ctx, verified); err != nil { // an API server that is away ends no build
+			return err
+		}
 		return stages.Platform.Apply(ctx, sink, target, begin)
 	}
 	if err := sideBySide(ctx, deliver, verify, apply); err != nil { // the first mistake ends all of it
@@ -165,10 +172,11 @@ func (l *Loop) run(ctx context.Context, sink event.Sink, request request, lastGo
 		return err
 	}
 	l.deployed.record(now, target, request)
-	stages.Nodes.Prune(ctx, sink, target)
 	stages.Proof.Follow(target)
-	if target != now.target {
-		stages.Containers.Renew(now.target)
+	if target == now.target {
+		stages.Nodes.Prune(ctx, sink, target)
+	} else {
+		stages.Containers.Renew(now.target) // which removes older images, too
 	}
 	return now.checkUnmoved(ctx)
 }

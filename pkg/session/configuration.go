@@ -136,7 +136,7 @@ func (s *Session) Load(ctx context.Context) (loop.Stages, error) {
 	now := s.config.Load()
 	stages := loop.Stages{
 		Files:      append(files, includedRequirements(now)...),
-		Images:     imageStage{s.builders, now},
+		Images:     imageStage{builders: s.builders, config: now},
 		Nodes:      nodeStage{s.images, now},
 		Local:      localStage{s.syncer, now},
 		Platform:   s.platform(now, s.followNamespaces),

@@ -215,7 +215,7 @@ func TestEveryInputIsWatched(t *testing.T) {
 		}
 		q := quickStages{}
 		return loop.Stages{Files: append(c.Files(), includedRequirements(c)...),
-			Images: hashOnly{imageStage{builders, c}}, Nodes: q, Local: q,
+			Images: hashOnly{imageStage{builders: builders, config: c}}, Nodes: q, Local: q,
 			Platform: failing{q, ReleaseFiles(c), &fails}, Forwards: q, Proof: quickProof{}}, nil
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -17,7 +17,7 @@ import (
 )
 
 // removeTimeout is how long the removal of one image may hold up the next run.
-const removeTimeout = 10 * time.Second
+const removeTimeout = 30 * time.Second
 
 // imageStore holds the images that pods run: the nodes, or a registry that they pull from.
 type imageStore interface {
