@@ -172,24 +172,28 @@ func (c *helmClient) updateAll(original, target helmkube.ResourceList, result *h
 	}
 	var errs []error
 	for i, info := range target {
-		if live[i] == nil {
+		there := live[i]
+		if there == nil { // one that was written before it may have brought it
+			if there, err = readLive(info); err != nil {
+				c.leave(target[i:])
+				return errors.Join(append(errs, err)...)
+			}
+		}
+		if there == nil {
 			result.Created = append(result.Created, info)
 		} else {
 			result.Updated = append(result.Updated, info)
 		}
-		err := c.updateOne(original.Get(info), info, live[i])
-		if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) && live[i] != nil { // since it was read
-			var now []*unstructured.Unstructured
-			if now, err = readAll(target[i : i+1]); err == nil {
-				err = c.updateOne(original.Get(info), info, now[0])
-			}
+		err := c.updateOne(original.Get(info), info, there)
+		if there != nil && apierrors.IsNotFound(err) { // it was deleted since it was read
+			err = c.updateOne(original.Get(info), info, nil)
 		}
 		if err == nil {
 			continue
 		}
 		errs = append(errs, err)
 		c.leave(target[i : i+1])
-		if live[i] == nil {
+		if there == nil {
 			c.leave(target[i+1:])
 			break
 		}
@@ -210,21 +214,27 @@ func readAll(resources helmkube.ResourceList) (live []*unstructured.Unstructured
 	group, _ := event.NewGroup(context.Background()) // Helm passes none
 	group.SetLimit(maxRequests)
 	for i, info := range resources {
-		group.Go(func() error {
-			found, err := resource.NewHelper(info.Client, info.Mapping).Get(info.Namespace, info.Name)
-			if apierrors.IsNotFound(err) {
-				return nil
-			}
-			if err == nil {
-				live[i], err = fieldsOf(found)
-			}
-			if err != nil {
-				return fmt.Errorf("could not get information about the resource %s: %w", objectName(info), err)
-			}
-			return nil
+		group.Go(func() (err error) {
+			live[i], err = readLive(info)
+			return err
 		})
 	}
 	return live, group.Wait()
+}
+
+// readLive returns the live object, nil if it is not there.
+func readLive(info *resource.Info) (live *unstructured.Unstructured, err error) {
+	found, err := resource.NewHelper(info.Client, info.Mapping).Get(info.Namespace, info.Name)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err == nil {
+		live, err = fieldsOf(found)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("could not get information about the resource %s: %w", objectName(info), err)
+	}
+	return live, nil
 }
 
 // fieldsOf returns an object as Helm's clients read it.

@@ -32,6 +32,7 @@ type objectServer struct {
 	objects map[string]*unstructured.Unstructured
 	looked  func(name string) // is called after an object was asked for
 	refuses string            // the name of an object that cannot be patched
+	brings  string            // the name of one that comes when another is patched
 }
 
 func newObjectServer(t *testing.T, objects ...*unstructured.Unstructured) *objectServer {
@@ -74,6 +75,9 @@ func (s *objectServer) answer(w http.ResponseWriter, r *http.Request) {
 		if name == s.refuses {
 			status(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid)
 			return
+		}
+		if s.brings != "" {
+			s.objects[s.brings] = of("ConfigMap", s.brings, ofRelease("web"))
 		}
 		if name != "normalized" { // where the API server stores what it had
 			there.SetResourceVersion("2")
@@ -208,6 +212,24 @@ func TestUpgradeTellsWhatItHasWritten(t *testing.T) {
 	_, err := helm.Update(before, after, false)
 	const want = "\nbefore that, devloop changed configmap/changed; created configmap/new\nnot written: configmap/refused"
 	if err = helm.writes.explain(err); err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("%v", err)
+	}
+}
+
+// What a controller makes of one object may be another one of the release.
+func TestUpgradeOfWhatAnotherObjectBrings(t *testing.T) {
+	server := newObjectServer(t, of("ConfigMap", "first", ofRelease("web")))
+	server.brings = "second"
+	helm, _ := server.helm()
+	after := server.list(t, "first", "second")
+	for _, info := range after {
+		info.Object.(*unstructured.Unstructured).Object["data"] = map[string]any{"a": "b"}
+	}
+	if _, err := helm.Update(server.list(t, "first"), after, false); err != nil {
+		t.Fatal(err)
+	}
+	const want = "before that, devloop changed configmap/first configmap/second"
+	if err := helm.writes.explain(errors.New("")); !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("%v", err)
 	}
 }

@@ -28,7 +28,8 @@ func TestMissingReplicas(t *testing.T) {
 }
 
 // A pod whose first probe is delayed, or whose startup probe is asked every 10 s, as Kubernetes
-// does by itself, keeps each save waiting. A readiness probe is asked as soon as the container runs.
+// does by itself, keeps each save waiting. A readiness probe is asked as soon as its container
+// runs.
 func TestTheRepositorysPodsAreReadySoon(t *testing.T) {
 	loaded, err := loader.Load("../../deploy/dask-session")
 	if err != nil {
