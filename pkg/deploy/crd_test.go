@@ -153,7 +153,8 @@ func TestDefinitionsOfOthersAreNotWritten(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := &Deployer{journal: test.journal, settled: map[string]settledCRD{}, cluster: &kube.Cluster{Metadata: client}}
+			d := &Deployer{journal: test.journal, settled: map[string]settledCRD{},
+				cluster: &kube.Cluster{Metadata: client}}
 			wanted := &unstructured.Unstructured{}
 			if err := yaml.Unmarshal([]byte(thing), &wanted.Object); err != nil {
 				t.Fatal(err)

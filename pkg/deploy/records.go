@@ -251,10 +251,11 @@ func (d *Deployer) readRecords(ctx context.Context, r Release) (all knownRecords
 	if err != nil {
 		return knownRecords{}, err
 	}
-	if all.records, err = helm.Releases.History(r.Name); errors.Is(err, driver.ErrReleaseNotFound) { // deleted meanwhile
+	all.records, err = helm.Releases.History(r.Name)
+	switch {
+	case errors.Is(err, driver.ErrReleaseNotFound): // deleted meanwhile
 		return knownRecords{}, nil
-	}
-	if err != nil {
+	case err != nil:
 		return knownRecords{}, fmt.Errorf("release %s: read Helm's records: %w", r.ID(), err)
 	}
 	return all, nil

@@ -44,8 +44,8 @@ type nodes interface {
 	Load(ctx context.Context, sink event.Sink, image *Image) error
 	// Report sends events about what the nodes hold.
 	Report(ctx context.Context, sink event.Sink, target *Target)
-	// Prune removes older images than the target's, in the background. The next run begins when that
-	// has ended.
+	// Prune removes older images than the target's, in the background. The next run begins when
+	// that has ended.
 	Prune(ctx context.Context, sink event.Sink, target *Target)
 }
 

@@ -27,8 +27,8 @@ const (
 	// checkTimeout is how long the platform may take to answer after a rollout: traefik has to
 	// learn of a new gateway pod.
 	checkTimeout = 60 * time.Second
-	// checkFirst is the first pause between two questions, which doubles up to checkInterval: mostly,
-	// traefik learns of the pod in a moment.
+	// checkFirst is the first pause between two questions, which doubles up to checkInterval:
+	// mostly, traefik learns of the pod in a moment.
 	checkFirst     = 10 * time.Millisecond
 	checkInterval  = 100 * time.Millisecond
 	requestTimeout = 5 * time.Second

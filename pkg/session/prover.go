@@ -25,7 +25,9 @@ const (
 	settleTime = 8 * time.Second
 	// reportedSettleTime is the same for an error that is already reported.
 	reportedSettleTime = 500 * time.Millisecond
-	proofInterval      = 200 * time.Millisecond
+	// proofFirst is the first pause between two looks, which doubles up to proofInterval.
+	proofFirst    = 25 * time.Millisecond
+	proofInterval = 200 * time.Millisecond
 
 	// Pods are replaced in groups. The chain is checked once none was replaced for replacedQuiet,
 	// or after replacedLimit at the latest.
@@ -219,7 +221,8 @@ func (p *prover) check(
 // untilComplete inspects the cluster until the chain is complete, or settle is over. The finding is
 // nil if the last inspection failed.
 func (p *prover) untilComplete(ctx context.Context, want *expected, settle time.Duration) (*finding, error) {
-	for began := time.Now(); ; {
+	began := time.Now()
+	for pause := proofFirst; ; pause = min(2*pause, proofInterval) {
 		found, err := p.inspector.inspect(ctx, want)
 		if err == nil {
 			err = proof.Broken(found.links)
@@ -232,7 +235,7 @@ func (p *prover) untilComplete(ctx context.Context, want *expected, settle time.
 			return found, err
 		}
 		select {
-		case <-time.After(proofInterval):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
