@@ -160,10 +160,10 @@ func (c *helmClient) UpdateThreeWayMerge(original, target helmkube.ResourceList,
 	return c.Update(original, target, force)
 }
 
-// updateAll makes the live objects what target says, as Helm does, but sooner: Helm asks three times
-// for each object, one after the other, and most of them are what they should be. As in Helm, a
-// patch that is refused does not keep the others from being sent, and nothing follows an object that
-// cannot be created.
+// updateAll makes the live objects what target says, as Helm does, but sooner: Helm asks three
+// times for each object, one after the other, and most of them are what they should be. As in Helm,
+// a patch that is refused does not keep the others from being sent, and nothing follows an object
+// that cannot be created.
 func (c *helmClient) updateAll(original, target helmkube.ResourceList, result *helmkube.Result) error {
 	live, err := readAll(target)
 	if err != nil {
