@@ -174,10 +174,11 @@ func TestEachImageGoesOnByItself(t *testing.T) {
 	} {
 		t.Run(says, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				stages := &timed{world: &world{}, pushed: test.pushed, fails: test.fails, since: time.Now(), steps: map[string]string{},
+				stages := &timed{world: &world{}, pushed: test.pushed, fails: test.fails, since: time.Now(),
+					steps: map[string]string{},
 					takes: map[string]time.Duration{"verify held": 8 * s, "build far": 3 * s, "load far": 4 * s,
-						"verify far": 2 * s, "verify far@digest": 2 * s, "build near": 5 * s, "verify near": s, "validate": 6 * s, "report": 2 * s,
-						"prepare": 3 * s, "write": s}}
+						"verify far": 2 * s, "verify far@digest": 2 * s, "build near": 5 * s, "verify near": s, "validate": 6 * s,
+						"report": 2 * s, "prepare": 3 * s, "write": s}}
 				for what, took := range test.takes {
 					stages.takes[what] = took
 				}

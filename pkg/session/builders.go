@@ -50,7 +50,7 @@ const (
 type builders struct {
 	host       *build.Builder // this machine's Docker, whether it builds or not
 	mainInNode bool           // main is the node's builder
-	main       *build.Builder // hashes all images and builds those that the node does not: host, or the one of BUILDKIT_HOST
+	main       *build.Builder // hashes all images, builds what the node does not: host, or that of BUILDKIT_HOST
 	source     node.Source    // of the images that main builds
 
 	node    sync.Mutex                                        // guards inNode

@@ -20,7 +20,7 @@ func (p *pruning) begin(ctx context.Context, work func(context.Context)) {
 		return
 	}
 	p.stop()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the run ends before
 	ended := make(chan struct{})
 	p.end = func() {
 		cancel()
