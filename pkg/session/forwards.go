@@ -32,6 +32,9 @@ const (
 	checkFirst     = 10 * time.Millisecond
 	checkInterval  = 100 * time.Millisecond
 	requestTimeout = 5 * time.Second
+	// firstTimeout is how long the first answer may take, which doubles up to requestTimeout:
+	// traefik may wait three seconds for a pod that has just ended, and not when it is asked again.
+	firstTimeout = time.Second
 	// maxAnswer is how much of an answer is read, in bytes.
 	maxAnswer = 1 << 20
 )
@@ -254,13 +257,17 @@ func untilAnswers(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	client := &http.Client{
-		Timeout: requestTimeout, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: noRedirect,
+		Timeout: firstTimeout, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: noRedirect,
 	}
 	var why error
 	for pause := checkFirst; ; pause = min(2*pause, checkInterval) {
+		asked := time.Now()
 		err := checkReady(ctx, client, url)
 		if err == nil {
 			return nil
+		}
+		if time.Since(asked) >= client.Timeout {
+			client.Timeout = min(2*client.Timeout, requestTimeout)
 		}
 		if why == nil || ctx.Err() == nil { // else the timeout cut the request off
 			why = err
