@@ -60,7 +60,7 @@ type Registry interface {
 type buildkit struct {
 	connect func(context.Context) (*bkclient.Client, error)
 	// keep has all calls use one connection, which stays open while it works: to open one takes a
-	// process on the node. Who dials must notice a dead one.
+	// process on the node. connect must notice a dead one.
 	keep bool
 
 	mu      sync.Mutex

@@ -1,7 +1,7 @@
 package build
 
 // Commands that an image has to pass are tried in the sandbox of its build, before it is exported:
-// no pod has to start for them, and the kubelet's second is not waited for.
+// no pod has to start for them, which takes a second or two.
 
 import (
 	"cmp"
@@ -21,12 +21,12 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// Check is a command that an image has to pass, in the words of a pod. A build tries it as far as
-// it can. Only that it passed says something: here is no cluster, which a command may need.
+// Check is a command that an image has to pass, in a pod's terms. Only a pass counts: a build has
+// no cluster, which the command may need.
 type Check struct {
 	Command []string      // in place of the image's entrypoint
 	Args    []string      // of Command, or without one of the entrypoint
-	Limit   time.Duration // the command may take as long
+	Limit   time.Duration // how long the command may take
 	Event   event.Verification
 
 	tried, passed bool
@@ -35,10 +35,10 @@ type Check struct {
 // Passed tells whether the last build of the image has tried the command, and it exited with 0.
 func (c *Check) Passed() bool { return c.passed }
 
-// Failed tells whether the last build has tried the command in vain.
+// Failed tells whether the last build ran the command, and it did not exit with 0 in time.
 func (c *Check) Failed() bool { return c.tried && !c.passed }
 
-// forget makes checks as if no build had tried them: it failed, or begins anew.
+// forget resets checks: their build failed, or starts.
 func forget(checks []*Check) {
 	for _, c := range checks {
 		c.tried, c.passed = false, false
@@ -50,8 +50,8 @@ func forget(checks []*Check) {
 func checkedBuild(sink event.Sink, frontend string, options map[string]string, checks []*Check) gateway.BuildFunc {
 	return func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		result, err := c.Solve(ctx, gateway.SolveRequest{Frontend: frontend, FrontendOpt: options, Evaluate: true})
-		able := c.BuildOpts().Caps
-		if err != nil || able.Supports(gatewaypb.CapGatewayExec) != nil {
+		caps := c.BuildOpts().Caps
+		if err != nil || caps.Supports(gatewaypb.CapGatewayExec) != nil {
 			return result, err
 		}
 		ref, err := result.SingleRef()

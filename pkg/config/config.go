@@ -90,8 +90,8 @@ type Config struct {
 	// Commands around all releases. They run when any of them differs.
 	Hooks Hooks `key:"hooks"`
 
-	// Commands that new images must pass on a node before any release is applied, each in a
-	// short-lived pod of its own.
+	// Commands that new images must pass on a node before any release is applied: at the end of the
+	// image's build there, or each in a short-lived pod of its own.
 	Verify []Verify `key:"verify"`
 
 	// Deployments that must be available as well, whoever deployed them.

@@ -57,27 +57,29 @@ func (d *Deployer) Apply(
 			result := results[r.Name]
 			defer close(result.done)
 			for _, name := range r.DependsOn {
-				if <-results[name].done; !results[name].isUp && ctx.Err() != nil {
-					return
-				} else if !results[name].isUp {
+				<-results[name].done
+				if results[name].isUp {
+					continue
+				}
+				if ctx.Err() == nil {
 					stage.Note("release skipped, one that it depends on is not up", "release", event.Name(r.Name),
 						"depends on", name)
-					return
 				}
+				return
 			}
 			errs[i] = markBusy(stage.Guard("release", func() (err error) {
 				lasts[i], err = d.apply(ctx, sink, r, all, result.awaited, timeout)
 				return err
 			}))
 			if result.isUp = errs[i] == nil; !result.isUp {
-				all.failed()
+				all.giveUp()
 			}
 		})
 	}
 	group.Wait()
 	errs = slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, errNotBegun) })
 	if err := errors.Join(errs...); err != nil {
-		if errors.Is(all.notBegun, errNotBegun) { // for the same reason
+		if errors.Is(all.notBegun, errNotBegun) { // given up because of errs
 			return err
 		}
 		return errors.Join(err, all.notBegun)
@@ -100,11 +102,13 @@ func (d *Deployer) apply(
 	}
 	want.around = all
 	changed := false
-	for try := 1; try == 1 || errors.Is(err, errMoved) && try < maxConflicts; try++ {
-		looked := time.Now().Round(0)
+	for try := 1; ; try++ {
 		last, changed, err = d.change(ctx, stage, want)
-		if err == nil && !changed { // what it waits for next needs the images
-			err = all.beginBy(looked.Add(preparedFor))
+		if err == nil && !changed { // its rollout needs the images, and it may change while they are built
+			err = all.begin()
+		}
+		if !errors.Is(err, errMoved) || try == maxConflicts {
+			break
 		}
 	}
 	if err != nil {
@@ -358,7 +362,8 @@ func (d *Deployer) writeObjects(
 // cluster, and objects get other owners.
 const preparedFor = time.Minute
 
-// errMoved is the error of a release that someone else has written since it was read, or may have.
+// errMoved is the error of a release that someone else has written since it was read, or may have:
+// it was read more than preparedFor ago.
 var errMoved = errors.New("the release has to be read again: another process may have written it meanwhile")
 
 // begin waits until the release may be written. That takes its time: the error is errMoved if it
@@ -367,9 +372,8 @@ func (d *Deployer) begin(ctx context.Context, want desired, last revision) error
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	asked := time.Now().Round(0)
-	if err := want.around.beginBy(asked.Add(preparedFor)); err != nil {
-		return err
+	if err := want.around.begin(); err != nil {
+		return want.moved(err)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -382,9 +386,17 @@ func (d *Deployer) begin(ctx context.Context, want desired, last revision) error
 		return err
 	}
 	if now.version != last.version || now.status != last.status {
-		return event.Transient(fmt.Errorf("release %s: %w", want.ID(), errMoved))
+		return want.moved(errMoved)
 	}
 	return nil
+}
+
+// moved adds the release to errMoved.
+func (want *desired) moved(err error) error {
+	if !errors.Is(err, errMoved) {
+		return err
+	}
+	return event.Transient(fmt.Errorf("release %s: %w", want.ID(), err))
 }
 
 // claim begins to write a release, and records that devloop may delete it.

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -26,7 +27,7 @@ type around struct {
 	beginning func() error // does its work once, before the first write
 	begun     atomic.Bool  // requests may write, see kube.ReadOnly
 	notBegun  error        // why beginning has failed
-	giveUp    func()       // ends beginning before it has begun
+	giveUp    func()       // makes beginning fail, unless it has returned: a release has failed before
 
 	releases []Release // of the Apply
 	brought  sync.Once // see bringForward
@@ -40,7 +41,7 @@ func (d *Deployer) newAround(
 	waiting, end := context.WithCancelCause(ctx)
 	a.giveUp = func() { end(errNotBegun) }
 	a.beginning = sync.OnceValue(func() error {
-		if a.notBegun = begin(waiting); a.notBegun == nil {
+		if a.notBegun = cmp.Or(begin(waiting), context.Cause(waiting)); a.notBegun == nil {
 			a.begun.Store(true)
 			a.notBegun = markBusy(d.ensureNamespaces(ctx, stage, releases))
 		}
@@ -50,36 +51,22 @@ func (d *Deployer) newAround(
 }
 
 // begin is called before whatever a release writes or runs. It returns when the Apply may write,
-// and has made the namespaces that the releases ask for.
+// and has made the namespaces that the releases ask for. That takes its time: the error is errMoved
+// if it took longer than preparedFor.
 func (a *around) begin() error {
+	asked := time.Now().Round(0) // by the wall clock, which goes on while a laptop sleeps
 	if a.beginning() != nil {
 		return errNotBegun
 	}
-	return nil
-}
-
-// beginBy is begin. The error is errMoved if the Apply may write only after the deadline, in the
-// time of the wall: what was read of the cluster before is too old then.
-func (a *around) beginBy(deadline time.Time) error {
-	if err := a.begin(); err != nil {
-		return err
-	}
-	if time.Now().Round(0).After(deadline) {
-		return event.Transient(errMoved)
+	if time.Since(asked) > preparedFor {
+		return errMoved
 	}
 	return nil
 }
 
-// failed is for a release that failed. If no other is written yet, none is.
-func (a *around) failed() {
-	if !a.begun.Load() {
-		a.giveUp()
-	}
-}
-
-// errNotBegun is the error of a release that was not written because of what precedes all of them:
-// the error itself is returned once.
-var errNotBegun = errors.New("what precedes all releases has failed")
+// errNotBegun is the error of a release that was not written because something before the first
+// write has failed, which is reported by itself.
+var errNotBegun = errors.New("something before the first write has failed")
 
 // beforeAll runs the commands before all releases, if that was not done yet.
 func (d *Deployer) beforeAll(ctx context.Context, stage event.Stage, a *around) error {

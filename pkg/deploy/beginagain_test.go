@@ -25,31 +25,30 @@ func TestBeginAgain(t *testing.T) {
 		})
 		return a
 	}
-	soon := func() time.Time { return time.Now().Add(preparedFor) }
 	synctest.Test(t, func(t *testing.T) {
 		a := begins(t, preparedFor-time.Second)
-		if err := a.beginBy(soon()); err != nil {
+		if err := a.begin(); err != nil {
 			t.Errorf("within its time: %v", err)
 		}
-		a.failed()
-		if err := a.beginBy(soon()); err != nil {
+		a.giveUp()
+		if err := a.begin(); err != nil {
 			t.Errorf("a release that begins after another has failed: %v", err)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
 		a := begins(t, preparedFor+time.Second)
-		if err := a.beginBy(soon()); !errors.Is(err, errMoved) {
+		if err := a.begin(); !errors.Is(err, errMoved) {
 			t.Errorf("too late: %v", err)
 		}
-		if err := a.beginBy(soon()); err != nil {
+		if err := a.begin(); err != nil {
 			t.Errorf("once it has looked again: %v", err)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
 		a := begins(t, time.Hour)
 		started := time.Now()
-		time.AfterFunc(time.Second, a.failed)
-		if err := a.beginBy(soon()); !errors.Is(err, errNotBegun) || time.Since(started) > time.Second {
+		time.AfterFunc(time.Second, a.giveUp)
+		if err := a.begin(); !errors.Is(err, errNotBegun) || time.Since(started) > time.Second {
 			t.Errorf("after a failure: %v, after %s", err, time.Since(started))
 		}
 	})

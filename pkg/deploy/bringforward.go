@@ -5,7 +5,6 @@ package deploy
 import (
 	"context"
 	"slices"
-	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 
@@ -22,8 +21,8 @@ func (d *Deployer) bringMissing(
 	if missing == nil && !d.lacksKinds(want, made) {
 		return nil
 	}
-	if err := want.around.beginBy(time.Now().Round(0).Add(preparedFor)); err != nil {
-		return err
+	if err := want.around.begin(); err != nil {
+		return want.moved(err)
 	}
 	if err := d.applyNamespaces(ctx, stage, want.Release, made.definitions, w); err != nil {
 		return err

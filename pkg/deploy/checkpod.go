@@ -97,8 +97,8 @@ func (e *CheckPodError) Error() string {
 	return text
 }
 
-// Verify runs the checks concurrently, except for those that this Deployer has seen succeed. The
-// error has all that failed.
+// Verify runs the checks concurrently, except for those that are known to have passed. The error
+// has all that failed.
 func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPod) error {
 	stage := sink.Stage("verify")
 	if err := d.RemoveCheckPods(ctx); err != nil { // left over from earlier failures
@@ -133,7 +133,7 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPo
 	return errors.Join(errs...)
 }
 
-// SetVerified notes that an image has passed a check without a pod.
+// SetVerified remembers that an image has passed a check, in its build or in a pod.
 func (d *Deployer) SetVerified(t CheckPod) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -93,9 +93,8 @@ func (d *Deployer) findCRD(
 	return live, err == nil && d.isOurCRD(live), err
 }
 
-// sendCRD writes a CRD in the place of before, which is nil for a new one. It does not where that
-// changed nothing the last time: to merge a schema takes the API server long, and a chart may have
-// many.
+// sendCRD writes a CRD in the place of before, which is nil for a new one. It sends nothing where
+// the same patch is known to change nothing: merging a schema takes the API server long.
 func (d *Deployer) sendCRD(
 	ctx context.Context, crd *unstructured.Unstructured, before *metav1.PartialObjectMetadata, dryRun []string,
 ) (*metav1.PartialObjectMetadata, error) {
@@ -123,8 +122,7 @@ func (d *Deployer) sendCRD(
 	return after, nil
 }
 
-// isSettled tells whether a patch is known to change nothing in that version of a CRD, settle
-// remembers it.
+// isSettled tells whether a patch is known to change nothing in that version of a CRD.
 func (d *Deployer) isSettled(live *metav1.PartialObjectMetadata, patch []byte) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

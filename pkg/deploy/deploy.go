@@ -69,7 +69,7 @@ type Deployer struct {
 	running          map[string]time.Time    // since when a container without a probe runs, by its ID
 	commands         map[int]string          // the kubeconfigs of running commands, by process group
 	checkPods        map[string]bool         // that are running
-	verified         map[string]bool         // check pods that succeeded
+	verified         map[string]bool         // checks that images have passed
 	loaded           map[string]bool         // images that the nodes were given, by their full names
 }
 

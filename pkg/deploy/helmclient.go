@@ -1,7 +1,7 @@
 package deploy
 
 // Helm deletes by name, whoever owns an object of that name by now. This client checks the owner
-// first.
+// first. It updates objects itself, with one look at each.
 //
 // Helm works in goroutines of its own, where a panic would end devloop. So each method returns a
 // panic as an error, and Helm reaches its own client only through them.

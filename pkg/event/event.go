@@ -19,7 +19,7 @@ const (
 	Started     Phase = "started"
 	Succeeded   Phase = "succeeded"
 	Superseded  Phase = "superseded"  // a newer change took its place; the user need not act
-	Interrupted Phase = "interrupted" // devloop is ending
+	Interrupted Phase = "interrupted" // devloop is ending, or something else takes the step's place
 	Failed      Phase = "failed"
 	Noted       Phase = "noted" // a fact worth a line
 	Warned      Phase = "warned"

@@ -11,22 +11,35 @@ import (
 	"github.com/devloop/devloop/pkg/event"
 )
 
-// deliver has the nodes hold the target's images. It sends each of them to delivered once they do,
-// and closes that after the last one. If it fails, delivered stays open.
+// progress tells how far a run's images are.
+type progress struct {
+	delivered chan *Image   // each once the nodes hold it; closed after the last one
+	loaded    chan struct{} // closed when the nodes hold all
+	verified  chan struct{} // closed when all have passed their checks
+}
+
+func newProgress(target *Target) progress {
+	return progress{make(chan *Image, len(target.Images)), make(chan struct{}), make(chan struct{})}
+}
+
+// deliver has the nodes hold the target's images, and reports what they hold.
 func (s Stages) deliver(
-	ctx context.Context, sink event.Sink, target *Target, missing []*Image, delivered chan<- *Image,
+	ctx context.Context, sink event.Sink, target *Target, missing []*Image, images progress,
 ) error {
 	for _, image := range target.Images {
 		if !slices.Contains(missing, image) {
 			sink.Stage("build").Note(event.ImageFound, event.FoundImage{Image: image.Event(), On: "node"})
-			delivered <- image
+			images.delivered <- image
 		}
 	}
-	err := s.Deliver(ctx, sink, missing, func(image *Image) { delivered <- image })
-	if err == nil {
-		close(delivered)
+	if err := s.Deliver(ctx, sink, missing, func(image *Image) { images.delivered <- image }); err != nil {
+		return err
 	}
-	return err
+	close(images.delivered)
+	close(images.loaded)
+	s.Local.Sync(target)
+	s.Nodes.Report(ctx, sink, target)
+	return nil
 }
 
 // Deliver builds the missing images, and has the nodes load those that are not built there. An
@@ -56,13 +69,11 @@ func (s Stages) Deliver(ctx context.Context, sink event.Sink, missing []*Image, 
 	return RunJobs(jobs)
 }
 
-// verify tries each image once it is delivered, and closes verified if all have passed. After a
-// failure, or when ctx ends, it tries no others, but waits for those under way: the user needs
-// their errors, too.
-func (s Stages) verify(
-	ctx context.Context, sink event.Sink, delivered <-chan *Image, verified chan<- struct{},
-) error {
-	results, underWay, ended := make(chan error), 0, ctx.Done()
+// verify has each image pass its checks once it is delivered. After a failure, or when ctx ends, it
+// tries no others, but waits for those under way: the user needs their errors, too.
+func (s Stages) verify(ctx context.Context, sink event.Sink, images progress) error {
+	results, underWay := make(chan error), 0
+	delivered, ended := images.delivered, ctx.Done()
 	var errs []error
 	for delivered != nil || underWay > 0 {
 		select {
@@ -90,9 +101,40 @@ func (s Stages) verify(
 		}
 	}
 	if len(errs) == 0 {
-		close(verified)
+		close(images.verified)
 	}
 	return errors.Join(errs...)
+}
+
+// apply prepares the releases beside the builds, and writes them once all images have passed their
+// checks. It calls begun before the first write. asHashed is the target without what a push adds.
+func (s Stages) apply(
+	ctx context.Context, sink event.Sink, target, asHashed *Target, images progress, begun func(),
+) error {
+	if err := s.Platform.Validate(ctx, sink, asHashed); err != nil {
+		return err
+	}
+	if target.Pushed {
+		if err := await(ctx, images.loaded); err != nil {
+			return err
+		}
+	}
+	begin := func(ctx context.Context) error {
+		if err := await(ctx, images.verified); err != nil {
+			return err
+		}
+		begun()
+		return nil
+	}
+	err := s.Platform.Apply(ctx, sink, target, begin)
+	if !event.IsTransient(err) || isClosed(images.verified) {
+		return err
+	}
+	// Nothing is written yet, and the API server may be back when the images are built.
+	if err := await(ctx, images.verified); err != nil {
+		return err
+	}
+	return s.Platform.Apply(ctx, sink, target, begin)
 }
 
 func isClosed(done <-chan struct{}) bool {
@@ -104,11 +146,11 @@ func isClosed(done <-chan struct{}) bool {
 	}
 }
 
-// await returns when done is closed, or with the cause when ctx ends.
+// await returns when done is closed, or with the cause once ctx has ended.
 func await(ctx context.Context, done <-chan struct{}) error {
 	select {
 	case <-done:
-		return nil
+		return context.Cause(ctx)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -31,7 +31,8 @@ type images interface {
 	// Hash returns the target, and the paths that were read (even with an error). It may be called
 	// while an image is built.
 	Hash(ctx context.Context) (target *Target, files []watch.Path, err error)
-	// Build builds an image, unless the host holds it and the nodes had better get it from there.
+	// Build builds an image, unless the host holds it and the nodes had better get it from there. A
+	// build in the node also tries the image's checks.
 	// loaded tells whether it was built right where pods get it, so that it need not be loaded.
 	Build(ctx context.Context, sink event.Sink, image *Image) (loaded bool, err error)
 }
@@ -44,8 +45,8 @@ type nodes interface {
 	Load(ctx context.Context, sink event.Sink, image *Image) error
 	// Report sends events about what the nodes hold.
 	Report(ctx context.Context, sink event.Sink, target *Target)
-	// Prune removes older images than the target's, in the background. The next run begins when
-	// that has ended.
+	// Prune removes older images than the target's, in the background. The next run cuts that short,
+	// and begins once the image that is being removed is gone.
 	Prune(ctx context.Context, sink event.Sink, target *Target)
 }
 
@@ -59,11 +60,12 @@ type platform interface {
 	Files() []string
 	// Validate finds mistakes that can be seen without the images. It changes nothing.
 	Validate(ctx context.Context, sink event.Sink, target *Target) error
-	// Verify tries an image on the nodes, before anything depends on it. It may be called beside
-	// Validate, and for several images at the same time.
+	// Verify has an image pass its checks in a pod, unless its build has. It may be called beside
+	// Validate and Apply, and for several images at the same time.
 	Verify(ctx context.Context, sink event.Sink, image *Image) error
 	// Apply writes nothing before begin, which it calls once it knows what to write, has returned nil.
-	// An error of begin ends it.
+	// An error of begin ends it. It is called while images are built, and again if an error that may
+	// pass came before begin.
 	Apply(ctx context.Context, sink event.Sink, target *Target, begin func(context.Context) error) error
 	// Wait returns when the rollout is complete.
 	Wait(ctx context.Context, sink event.Sink) error
@@ -118,43 +120,11 @@ func (l *Loop) run(ctx context.Context, sink event.Sink, request request, lastGo
 	if err != nil {
 		return err
 	}
-	delivered, loaded := make(chan *Image, len(target.Images)), make(chan struct{})
-	deliver := func(ctx context.Context) error {
-		if err := stages.deliver(ctx, sink, target, missing, delivered); err != nil {
-			return err
-		}
-		close(loaded)
-		stages.Local.Sync(target)
-		stages.Nodes.Report(ctx, sink, target)
-		return nil
-	}
-	verified := make(chan struct{})
-	verify := func(ctx context.Context) error { return stages.verify(ctx, sink, delivered, verified) }
-	begin := func(ctx context.Context) error { // nothing is written before all images have passed
-		if err := await(ctx, verified); err != nil {
-			return err
-		}
-		l.deployed.invalidate(target)
-		return nil
-	}
-	hashed := target.copy() // a push changes how pods name an image
+	images, asHashed := newProgress(target), target.copy() // a push changes how pods name the images of target
+	deliver := func(ctx context.Context) error { return stages.deliver(ctx, sink, target, missing, images) }
+	verify := func(ctx context.Context) error { return stages.verify(ctx, sink, images) }
 	apply := func(ctx context.Context) error {
-		if err := stages.Platform.Validate(ctx, sink, hashed); err != nil {
-			return err
-		}
-		if target.Pushed {
-			if err := await(ctx, loaded); err != nil {
-				return err
-			}
-		}
-		err := stages.Platform.Apply(ctx, sink, target, begin)
-		if !event.IsTransient(err) || isClosed(verified) {
-			return err
-		}
-		if err := await(ctx, verified); err != nil { // an API server that is away ends no build
-			return err
-		}
-		return stages.Platform.Apply(ctx, sink, target, begin)
+		return stages.apply(ctx, sink, target, asHashed, images, func() { l.deployed.invalidate(target) })
 	}
 	if err := sideBySide(ctx, deliver, verify, apply); err != nil { // the first mistake ends all of it
 		return err

@@ -59,17 +59,17 @@ type builders struct {
 	nodeOff atomic.Bool                                       // it did not answer, and main builds
 	silent  time.Time                                         // when it last let nodePing pass without an answer
 
-	nodes     *node.Cluster
-	registry  *node.Registry
-	journal   *journal.Journal
-	sink      event.Sink
-	reported  event.Changes
-	slots     chan struct{}      // one for each build in the node
-	brought   singleflight.Group // of the project's images that others are built from
-	bases     sync.Mutex         // held while the node loads base images, which images share
-	rests     rests
-	podChecks podChecks
-	loads     tagLocks // held while an image is loaded, by the run or for an image that is built from it
+	nodes    *node.Cluster
+	registry *node.Registry
+	journal  *journal.Journal
+	sink     event.Sink
+	reported event.Changes
+	slots    chan struct{}      // one for each build in the node
+	brought  singleflight.Group // of the project's images that others are built from
+	bases    sync.Mutex         // held while the node loads base images, which images share
+	rests    rests
+	podOnly  podOnly
+	loads    tagLocks // held while an image is loaded, by the run or for an image that is built from it
 }
 
 // tagLocks are a lock for each tag.
@@ -390,7 +390,7 @@ func (b *builders) buildOnMain(ctx context.Context, sink event.Sink, input build
 		return err
 	}
 	if !b.mainInNode {
-		input.Checks = nil // this machine is not where it is going to run
+		input.Checks = nil // to pass counts only where the image is going to run
 	}
 	return b.main.Build(ctx, sink, input)
 }

@@ -19,8 +19,8 @@ import (
 // cluster would wait there forever.
 const checkLimit = 10 * time.Second
 
-// checkPods returns the checks of an image.
-func checkPods(c *config.Config, image, ref string) (pods []deploy.CheckPod) {
+// checksOf returns the checks of an image.
+func checksOf(c *config.Config, image, ref string) (pods []deploy.CheckPod) {
 	for _, v := range c.Verify {
 		if v.Image == image {
 			pods = append(pods, deploy.CheckPod{Image: ref, Name: v.Image, Purpose: deploy.PurposeVerify, Command: v.Command,
@@ -30,8 +30,8 @@ func checkPods(c *config.Config, image, ref string) (pods []deploy.CheckPod) {
 	return pods
 }
 
-// podChecks are checks that only pass in a pod.
-type podChecks struct {
+// podOnly are checks that failed in a build and passed in a pod: builds try them no more.
+type podOnly struct {
 	mu     sync.Mutex
 	checks map[string]bool
 }
@@ -40,7 +40,7 @@ func checkKey(image string, command, args []string) string {
 	return fmt.Sprintf("%s %q %q", image, command, args)
 }
 
-func (p *podChecks) add(pod deploy.CheckPod) {
+func (p *podOnly) add(pod deploy.CheckPod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.checks == nil {
@@ -49,15 +49,16 @@ func (p *podChecks) add(pod deploy.CheckPod) {
 	p.checks[checkKey(pod.Name, pod.Command, pod.Args)] = true
 }
 
-func (p *podChecks) has(pod deploy.CheckPod) bool {
+func (p *podOnly) has(pod deploy.CheckPod) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.checks[checkKey(pod.Name, pod.Command, pod.Args)]
 }
 
-// inBuild returns the checks that a build of the image tries. Who names a namespace wants its pod.
-func (p *podChecks) inBuild(c *config.Config, input build.Input) (checks []*build.Check) {
-	for _, pod := range checkPods(c, input.Name, input.Tag.String()) {
+// inBuild returns the checks that a build of the image tries. One with a
+// namespace needs a pod there.
+func (p *podOnly) inBuild(c *config.Config, input build.Input) (checks []*build.Check) {
+	for _, pod := range checksOf(c, input.Name, input.Tag.String()) {
 		if pod.Namespace == "" && !p.has(pod) {
 			checks = append(checks, &build.Check{Command: pod.Command, Args: pod.Args, Event: pod.Event(),
 				Limit: min(pod.Timeout, checkLimit)})
@@ -66,8 +67,11 @@ func (p *podChecks) inBuild(c *config.Config, input build.Input) (checks []*buil
 	return checks
 }
 
-// triedInBuild returns the check as the build of an image has tried it, nil if it has not.
+// triedInBuild returns the check that the image's build was given to try, nil if there is none.
 func triedInBuild(image *loop.Image, pod deploy.CheckPod) *build.Check {
+	if pod.Namespace != "" {
+		return nil
+	}
 	checks := inputsOf(image).Checks
 	i := slices.IndexFunc(checks, func(c *build.Check) bool {
 		return slices.Equal(c.Command, pod.Command) && slices.Equal(c.Args, pod.Args)

@@ -16,7 +16,7 @@ func TestChecksInBuild(t *testing.T) {
 	c := &config.Config{Images: []config.Image{{Name: "worker"}, {Name: "client"}}, Verify: []config.Verify{
 		{Image: "worker", Command: []string{"python", "-c", "import dask"}, Timeout: 3 * time.Second},
 		{Image: "worker", Args: []string{"check"}, Timeout: time.Minute},
-		{Image: "worker", Command: []string{"pip", "check"}, Namespace: "apps", Timeout: time.Minute},
+		{Image: "worker", Args: []string{"check"}, Namespace: "apps", Timeout: time.Minute},
 		{Image: "client", Command: []string{"true"}, Timeout: time.Minute},
 	}}
 	tag, err := name.NewTag("worker:1")
@@ -24,14 +24,14 @@ func TestChecksInBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	input := build.Input{Image: build.Image{Name: "worker"}, Tag: tag}
-	pods := &podChecks{}
+	pods := &podOnly{}
 	checks := pods.inBuild(c, input)
 	if len(checks) != 2 || checks[0].Limit != 3*time.Second || checks[1].Limit != checkLimit {
 		t.Fatalf("a build tries %+v", checks)
 	}
 	input.Checks = checks
 	image := &loop.Image{Name: "worker", Tag: tag, Input: input}
-	all := checkPods(c, "worker", "worker:1")
+	all := checksOf(c, "worker", "worker:1")
 	for i, want := range []*build.Check{checks[0], checks[1], nil} {
 		if triedInBuild(image, all[i]) != want {
 			t.Errorf("%q is taken for another check", all[i].Command)

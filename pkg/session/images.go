@@ -20,7 +20,7 @@ import (
 type imageStage struct {
 	*builders
 	config    *config.Config
-	unchecked bool // builds try no checks
+	unchecked bool // builds try no checks: no run waits for these images
 }
 
 func (i imageStage) Hash(ctx context.Context) (target *loop.Target, files []watch.Path, err error) {
@@ -48,7 +48,7 @@ func (i imageStage) Hash(ctx context.Context) (target *loop.Target, files []watc
 		files = append(files, watch.Path{Name: filepath.Join(dockerconfig.Dir(), dockerconfig.ConfigFileName)})
 	}
 	for n := range inputs {
-		inputs[n].Checks = i.podChecks.inBuild(i.config, inputs[n])
+		inputs[n].Checks = i.podOnly.inBuild(i.config, inputs[n])
 	}
 	target = newTarget(inputs)
 	target.Pushed = i.config.Push != ""

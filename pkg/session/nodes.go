@@ -36,7 +36,7 @@ type images struct {
 	cluster  *kube.Cluster
 	journal  *journal.Journal
 	reported event.Changes
-	pruning
+	pruning  pruning
 }
 
 func newImages(e *environment, b *builders, c *config.Config) *images {
@@ -278,8 +278,8 @@ func (i *images) remove(ctx context.Context, tag name.Tag) error {
 	return i.journal.Forget(journal.Image, tag.String())
 }
 
-// removeWhole is remove that is not cut off: a node would go on with it, when a run may need the
-// image.
+// removeWhole removes an image even if ctx ends meanwhile: the node would go on, beside a run that
+// may need the image.
 func (i *images) removeWhole(ctx context.Context, tag name.Tag) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()

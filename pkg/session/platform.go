@@ -16,7 +16,7 @@ type platformStage struct {
 	deployer   *deploy.Deployer
 	prover     *prover
 	containers *containers
-	podChecks  *podChecks
+	podOnly    *podOnly
 	config     *config.Config
 	follow     func(*config.Config) // called after a write
 	rendered   chan struct{}        // closed when Validate has rendered the releases
@@ -39,7 +39,7 @@ func (p platformStage) Validate(ctx context.Context, sink event.Sink, made *loop
 // Verify tries an image in the namespace where it is going to run, unless its build has.
 func (p platformStage) Verify(ctx context.Context, sink event.Sink, image *loop.Image) error {
 	var pods, failed []deploy.CheckPod
-	for _, pod := range checkPods(p.config, image.Name, image.Ref) {
+	for _, pod := range checksOf(p.config, image.Name, image.Ref) {
 		switch check := triedInBuild(image, pod); {
 		case check != nil && check.Passed():
 			p.deployer.SetVerified(pod)
@@ -66,7 +66,7 @@ func (p platformStage) Verify(ctx context.Context, sink event.Sink, image *loop.
 		return err
 	}
 	for _, pod := range failed {
-		p.podChecks.add(pod)
+		p.podOnly.add(pod)
 	}
 	return nil
 }

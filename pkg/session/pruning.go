@@ -5,12 +5,11 @@ import (
 	"sync"
 )
 
-// pruning is the removal of old images, for which no run waits at its end. It belongs to the
-// goroutine of the runs.
+// pruning is the removal of old images, for which no run waits at its end.
 type pruning struct {
 	background func(work func(context.Context)) // runs work beside the loop; nil if nothing does
-	end        func()                           // of the last one: it waits; nil before
-	busy       sync.Mutex                       // held while images are removed
+	cancel     context.CancelFunc               // of the last run's; nil before. It is the loop's goroutine's
+	busy       sync.Mutex                       // held while images are removed, after a renewal as well
 }
 
 // begin has work done in the background, or at once if nothing runs there.
@@ -19,25 +18,21 @@ func (p *pruning) begin(ctx context.Context, work func(context.Context)) {
 		work(ctx)
 		return
 	}
-	p.stop()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the run ends before
-	ended := make(chan struct{})
-	p.end = func() {
-		cancel()
-		<-ended
-	}
+	ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx)) // the run ends before
+	cancel := p.cancel
 	p.background(func(alive context.Context) {
-		defer close(ended)
 		stop := context.AfterFunc(alive, cancel)
 		defer stop()
 		work(ctx)
 	})
 }
 
-// stop is for a run that begins. It waits: what is being removed may be what the run needs.
+// stop is for a run that begins. It waits for the image that is being removed: it may be what the
+// run needs.
 func (p *pruning) stop() {
-	if p.end != nil {
-		p.end()
-		p.end = nil
+	if p.cancel != nil {
+		p.cancel()
 	}
+	p.busy.Lock()
+	defer p.busy.Unlock()
 }

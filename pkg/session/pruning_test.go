@@ -7,13 +7,16 @@ import (
 	"time"
 )
 
-// A run does not wait for the removal of old images at its end, and the next one begins after it.
+// A run does not wait for the removal of old images at its end, and the next one begins once the
+// image is gone that is being removed.
 func TestPruningIsBetweenRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		alive, end := context.WithCancel(t.Context())
 		p := pruning{background: func(work func(context.Context)) { go work(alive) }}
 		ended := 0
 		prune := func(ctx context.Context) {
+			p.busy.Lock()
+			defer p.busy.Unlock()
 			<-ctx.Done()
 			<-time.After(time.Second) // an image is being removed
 			ended++
@@ -24,6 +27,7 @@ func TestPruningIsBetweenRuns(t *testing.T) {
 		if took := time.Since(began); took != 0 {
 			t.Errorf("the run waited %s", took)
 		}
+		synctest.Wait()
 		p.stop()
 		if ended != 1 {
 			t.Error("the next run begins while images are removed")

@@ -137,7 +137,7 @@ func (i imageSupply) Prune(ctx context.Context, sink event.Sink, now *target) {
 }
 
 func (i imageSupply) Supply(ctx context.Context, sink event.Sink, now *target) ([]*loop.Image, error) {
-	nodes, builds := nodeStage{i.images, now.config}, imageStage{i.builders, now.config, true}
+	nodes, builds := nodeStage{i.images, now.config}, imageStage{builders: i.builders, config: now.config, unchecked: true}
 	lacked, err := nodes.Missing(ctx, now.Images)
 	if err != nil || len(lacked) == 0 {
 		return nil, err

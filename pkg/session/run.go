@@ -65,7 +65,7 @@ func (s *Session) Run(ctx context.Context, in Inputs) error {
 		}
 	}
 	s.containers.background = beside("sync", "image of synced files")
-	s.images.background = beside("node", "removal of old images")
+	s.images.pruning.background = beside("node", "removal of old images")
 	keep("local", "requirements", s.syncer.run)
 	keep("proof", "libraries", s.libraries.run)
 	changes := make(chan loop.Change)
