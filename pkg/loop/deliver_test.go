@@ -159,9 +159,10 @@ func TestEachImageGoesOnByItself(t *testing.T) {
 			want: "build far 0-3, build near 0-5, load far 3-7, prepare 6-9, report 7-9, validate 0-6, " +
 				"verify far 7-9, verify held 0-9x, verify near 5-6",
 			err: "it is not ours"},
-		"the API server is away": {fails: map[string]error{"prepare": event.Transient(errors.New("it restarts"))},
-			want: "build far 0-3, build near 0-5, load far 3-7, prepare 9-12, report 7-9, validate 0-6, " +
-				"verify far 7-9, verify held 0-8, verify near 5-6", // prepared again at 9
+		"the API server is away": {takes: map[string]time.Duration{"verify held": 20 * s},
+			fails: map[string]error{"prepare": event.Transient(errors.New("it restarts"))},
+			want: "build far 0-3, build near 0-5, load far 3-7, prepare 20-23, report 7-9, validate 0-6, " +
+				"verify far 7-9, verify held 0-20, verify near 5-6", // it is prepared again at 20
 			err: "it restarts"},
 		"a newer save": {save: 8 * s, takes: map[string]time.Duration{"verify held": 20 * s},
 			want: "build far 0-3, build near 0-5, load far 3-7, prepare 6-8x, report 7-8x, validate 0-6, " +
