@@ -78,7 +78,7 @@ func New(docker *client.Client, cacheDir string) *Builder {
 func (b *Builder) SelfHashing() *Builder { return &Builder{engine: b.engine, cache: b.cache} }
 
 // Remote returns a Builder for the BuildKit at address, in the form of BUILDKIT_HOST. Images land
-// in registry.
+// in registry. It needs no Close.
 func Remote(address string, registry Registry, cacheDir string) *Builder {
 	return newBuilder(newRemoteEngine(address, registry), cacheDir)
 }

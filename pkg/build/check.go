@@ -79,13 +79,7 @@ func (c *Check) try(
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Limit, errors.New("it took longer than "+c.Limit.String()))
 	defer cancel()
-	quiet := event.Sink(func(e event.Event) { // it is no failure yet
-		if e.Phase == event.Failed {
-			e.Phase = event.Interrupted
-		}
-		sink(e)
-	})
-	err := quiet.Stage("verify").Step(ctx, event.ImageVerified, func(ctx context.Context) (_ []any, err error) {
+	err := sink.Tentative().Stage("verify").Step(ctx, event.ImageVerified, func(ctx context.Context) (_ []any, err error) {
 		container, err := client.NewContainer(ctx, gateway.NewContainerRequest{
 			Mounts: []gateway.Mount{{Dest: "/", MountType: pb.MountType_BIND, Ref: ref}}})
 		if err != nil {
@@ -106,7 +100,7 @@ func (c *Check) try(
 	c.tried, c.passed = true, err == nil
 }
 
-// process returns what a pod would run, and whether that can be told: kubelet replaces $(NAME).
+// process returns what a pod would run, and whether that is known: kubelet replaces $(NAME).
 func (c *Check) process(image ocispecs.ImageConfig) (args []string, ok bool) {
 	switch {
 	case len(c.Command) > 0:

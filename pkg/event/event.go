@@ -51,6 +51,17 @@ type Sink func(Event)
 // place. A stage returns it, too, when it finds that its inputs have changed.
 var ErrSuperseded = errors.New("superseded by a newer change")
 
+// Tentative returns a Sink for a step in whose place another one comes if it fails: it is no
+// failure yet, but interrupted.
+func (s Sink) Tentative() Sink {
+	return func(e Event) {
+		if e.Phase == Failed {
+			e.Phase = Interrupted
+		}
+		s(e)
+	}
+}
+
 // InRun returns a Sink that stamps what passes with the number of a run.
 func (s Sink) InRun(n int) Sink {
 	return func(e Event) {

@@ -156,7 +156,6 @@ func (b *builders) choose(ctx context.Context, c *config.Config, e *environment,
 		return c.Wrong("buildIn", "images that are pushed cannot be built in the node", "use host or auto")
 	case remote != "" && c.BuildIn != "node":
 		b.main, b.source = build.Remote(remote, b.registry, cache), node.BuiltSource{}
-		e.add(b.main.Close)
 		stage.Note("images are built by another BuildKit", "why", "BUILDKIT_HOST is "+remote)
 		return b.main.Ping(ctx)
 	case c.BuildIn == "host":
@@ -251,12 +250,10 @@ func (b *builders) buildFound(ctx context.Context, sink event.Sink, input build.
 	stage.Note("image is built in the node, though this machine has it", "image", event.Name(input.Tag.String()),
 		"why", fmt.Sprintf("%d MB would have to be moved", toMove>>20))
 	limit := time.Duration(toMove/movedPerSec)*time.Second + time.Nanosecond // 0 would be none
+	tentative := sink.Tentative()
 	err = b.buildInNode(ctx, func(e event.Event) {
-		if e.Phase == event.Failed {
-			e.Phase = event.Interrupted
-		}
 		if e.Message != event.BuildStepFailed {
-			sink(e)
+			tentative(e)
 		}
 	}, inNode, input, limit)
 	switch {

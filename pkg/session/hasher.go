@@ -40,8 +40,7 @@ func newBuilder(ctx context.Context) (builder *build.Builder, leave func() error
 func newHasher(ctx context.Context, c *config.Config) (hasher *build.Builder, leave func() error, err error) {
 	if remote := os.Getenv("BUILDKIT_HOST"); remote != "" && c.BuildIn != "node" {
 		cache, err := CacheDir()
-		hasher = build.Remote(remote, nil, cache)
-		return hasher, hasher.Close, err
+		return build.Remote(remote, nil, cache), func() error { return nil }, err
 	}
 	hasher, leave, err = newBuilder(ctx)
 	if err == nil || c.BuildIn == "host" || c.Push != "" {
