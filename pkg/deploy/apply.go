@@ -278,12 +278,15 @@ func (d *Deployer) prepare(
 	if last, err = d.runBefore(ctx, stage, want, last, w); err != nil {
 		return made, nil, err
 	}
-	// Validate rendered it too, but its dependencies may have added kinds that its templates ask
-	// for.
-	if made, err = d.render(ctx, want, last); err != nil {
+	known, validated := d.takeTrial(want, last)
+	if made = known.made; !validated {
+		made, err = d.render(ctx, want, last)
+	}
+	if err != nil {
 		return made, nil, err
 	}
-	if err := d.bringMissing(ctx, stage, want, made, w); err != nil {
+	brought, err := d.bringMissing(ctx, stage, want, made, w)
+	if err != nil {
 		return made, nil, err
 	}
 	reports := event.Stage{} // Validate has reported unknown fields
@@ -293,7 +296,10 @@ func (d *Deployer) prepare(
 		}
 		reports = stage // its namespace may be new
 	}
-	found, err := d.dryRun(ctx, reports, want, made)
+	found := known.found
+	if !validated || brought {
+		found, err = d.dryRun(ctx, reports, want, made)
+	}
 	if err == nil {
 		err = d.mayTakeOver(r, found.foreign)
 	}

@@ -12,26 +12,26 @@ import (
 )
 
 // bringMissing writes what a release needs and is not there: the namespaces that releases ask for,
-// then those of its own manifests, then what other releases bring. It returns an error if a
-// namespace is missing even then.
+// then those of its own manifests, then what other releases bring. It returns whether anything was
+// missing, and an error if a namespace is missing even then.
 func (d *Deployer) bringMissing(
 	ctx context.Context, stage event.Stage, want *desired, made rendered, w *writeLog,
-) error {
+) (brought bool, err error) {
 	missing := d.checkNamespaces(ctx, want, made)
 	if missing == nil && !d.lacksKinds(want, made) {
-		return nil
+		return false, nil
 	}
 	if err := want.around.begin(); err != nil {
-		return want.moved(err)
+		return false, want.moved(err)
 	}
 	if err := d.applyNamespaces(ctx, stage, want.Release, made.definitions, w); err != nil {
-		return err
+		return false, err
 	}
 	if missing = d.checkNamespaces(ctx, want, made); missing != nil || d.lacksKinds(want, made) {
 		d.bringForward(ctx, stage, want.around)
 		missing = d.checkNamespaces(ctx, want, made)
 	}
-	return missing
+	return true, missing
 }
 
 // lacksKinds tells whether the API server does not have the kinds of all objects of a release,

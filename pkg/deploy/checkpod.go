@@ -97,9 +97,9 @@ func (e *CheckPodError) Error() string {
 	return text
 }
 
-// Verify runs the checks concurrently, except for those that are known to have passed. The error
-// has all that failed.
-func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPod) error {
+// Verify runs the checks concurrently, and tells passed of each that passes, which several may do at
+// the same time. The error has all that failed.
+func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPod, passed func(CheckPod)) error {
 	stage := sink.Stage("verify")
 	if err := d.RemoveCheckPods(ctx); err != nil { // left over from earlier failures
 		return markBusy(err)
@@ -107,12 +107,6 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPo
 	errs := make([]error, len(checks))
 	var group sync.WaitGroup
 	for i, t := range checks {
-		d.mu.Lock()
-		known := d.verified[t.key()]
-		d.mu.Unlock()
-		if known {
-			continue
-		}
 		group.Go(func() {
 			errs[i] = stage.Step(ctx, event.ImageVerified, func(ctx context.Context) ([]any, error) {
 				_, err := d.RunCheckPod(ctx, t)
@@ -124,25 +118,13 @@ func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPo
 				case err != nil:
 					return nil, fmt.Errorf("verify image %s: %w", t.Image, err)
 				}
-				d.SetVerified(t)
+				passed(t)
 				return nil, nil
 			}, t.Event())
 		})
 	}
 	group.Wait()
 	return errors.Join(errs...)
-}
-
-// SetVerified remembers that an image has passed a check, in its build or in a pod.
-func (d *Deployer) SetVerified(t CheckPod) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.verified[t.key()] = true
-}
-
-// key tells checks apart.
-func (t CheckPod) key() string {
-	return fmt.Sprintf("%s %s %q %q", t.Image, t.Namespace, t.Command, t.Args)
 }
 
 // Event is what events tell of the check.

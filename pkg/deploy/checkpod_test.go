@@ -236,21 +236,19 @@ func TestVerify(t *testing.T) {
 		worker := CheckPod{Image: "worker:1", Name: "worker", Purpose: "verify", Command: []string{"a"}, Timeout: time.Minute}
 		session := worker
 		session.Image = "client:1"
-		for range 2 {
-			if err := d.Verify(t.Context(), func(event.Event) {}, []CheckPod{worker, session}); err != nil || made() != 2 {
-				t.Errorf("%d pods, %v: each image is tried once", made(), err)
-			}
-		}
-		worker.Image = "worker:2"
-		if err := d.Verify(t.Context(), func(event.Event) {}, []CheckPod{worker, session}); err != nil || made() != 3 {
-			t.Errorf("%d pods, %v: a new image is tried", made(), err)
+		passed := make(chan CheckPod, 2)
+		pass := func(check CheckPod) { passed <- check }
+		err := d.Verify(t.Context(), func(event.Event) {}, []CheckPod{worker, session}, pass)
+		if err != nil || made() != 2 || len(passed) != 2 {
+			t.Errorf("%d pods, %d passed, %v: each image is tried", made(), len(passed), err)
 		}
 		bad := node(ended(corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}))
 		d = New(&kube.Cluster{Client: bad}, "demo", onDisk(t), Options{})
-		err := d.Verify(t.Context(), func(event.Event) {}, []CheckPod{worker, session})
+		err = d.Verify(t.Context(), func(event.Event) {}, []CheckPod{worker, session},
+			func(check CheckPod) { t.Errorf("%s has passed", check.Image) })
 		var failed *CheckPodError
 		if !errors.As(err, &failed) || failed.Code != 1 || failed.Output != "fake logs" || event.Hint(err) == "" ||
-			!strings.Contains(err.Error(), "worker:2 ended") || !strings.Contains(err.Error(), "client:1 ended") {
+			!strings.Contains(err.Error(), "worker:1 ended") || !strings.Contains(err.Error(), "client:1 ended") {
 			t.Errorf("the error is %v", err)
 		}
 	})

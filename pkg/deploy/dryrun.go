@@ -103,6 +103,9 @@ func (d *Deployer) validate(ctx context.Context, stage event.Stage, r Release, a
 	}
 	found := validation{objects: d.objectsOf(&want, made)}
 	outcome, err := d.dryRun(ctx, stage, &want, made)
+	if err == nil {
+		d.keepTrial(trial{want: want, last: last, made: made, found: outcome})
+	}
 	found.foreign = outcome.foreign
 	return found, err
 }

@@ -69,6 +69,7 @@ type builders struct {
 	bases    sync.Mutex         // held while the node loads base images, which images share
 	rests    rests
 	podOnly  podOnly
+	passed   *passedChecks
 	loads    tagLocks // held while an image is loaded, by the run or for an image that is built from it
 }
 
@@ -138,10 +139,11 @@ func (r *rests) end() {
 
 // newBuilders returns builders with only host. Choose finds the others.
 func newBuilders(e *environment, registry *node.Registry, journal *journal.Journal, sink event.Sink,
-	cache string) *builders {
+	cache string, passed *passedChecks) *builders {
 	host := build.New(e.docker, cache)
 	return &builders{host: host, main: host, source: node.DockerSource{Client: e.docker}, nodes: e.nodes,
-		registry: registry, journal: journal, sink: sink, slots: make(chan struct{}, buildsInNode)}
+		registry: registry, journal: journal, sink: sink, slots: make(chan struct{}, buildsInNode),
+		passed: passed}
 }
 
 // choose finds out where images can be built: on this machine; in the node, from which nothing has

@@ -73,6 +73,7 @@ func (i imageStage) Build(ctx context.Context, sink event.Sink, image *loop.Imag
 	if err := i.journal.Record(journal.Image, image.Tag.String()); err != nil {
 		return false, err
 	}
+	i.warnOfChecks(i.passed.forget(image.Tag.String()))
 	if onHost {
 		return i.buildFound(ctx, sink, input, toMove)
 	}

@@ -3,6 +3,7 @@ package session
 import (
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -131,6 +132,7 @@ func newNodeStage(t *testing.T, docker string) nodeStage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = registry.Close() })
-	b := newBuilders(&environment{docker: host, nodes: &node.Cluster{}}, registry, j, func(event.Event) {}, t.TempDir())
+	b := newBuilders(&environment{docker: host, nodes: &node.Cluster{}}, registry, j, func(event.Event) {}, t.TempDir(),
+		readPassedChecks(filepath.Join(t.TempDir(), "checks.json")))
 	return nodeStage{images: newImages(&environment{nodes: b.nodes}, b, &config.Config{})}
 }

@@ -16,7 +16,7 @@ type platformStage struct {
 	deployer   *deploy.Deployer
 	prover     *prover
 	containers *containers
-	podOnly    *podOnly
+	builders   *builders
 	config     *config.Config
 	follow     func(*config.Config) // called after a write
 	rendered   chan struct{}        // closed when Validate has rendered the releases
@@ -36,13 +36,16 @@ func (p platformStage) Validate(ctx context.Context, sink event.Sink, made *loop
 	return LocateError(p.config, p.deployer.Validate(ctx, sink, list))
 }
 
-// Verify tries an image in the namespace where it is going to run, unless its build has.
+// Verify tries an image in the namespace where it is going to run, unless its build has, or an
+// earlier run.
 func (p platformStage) Verify(ctx context.Context, sink event.Sink, image *loop.Image) error {
 	var pods, failed []deploy.CheckPod
 	for _, pod := range checksOf(p.config, image.Name, image.Ref) {
 		switch check := triedInBuild(image, pod); {
 		case check != nil && check.Passed():
-			p.deployer.SetVerified(pod)
+			p.builders.setPassed(pod)
+			continue
+		case p.builders.passed.has(pod):
 			continue
 		case check != nil && check.Failed():
 			failed = append(failed, pod)
@@ -62,11 +65,11 @@ func (p platformStage) Verify(ctx context.Context, sink event.Sink, image *loop.
 	if err := p.containers.cluster.Ping(ctx); err != nil { // it may be another one since the image is built
 		return err
 	}
-	if err := p.deployer.Verify(ctx, sink, pods); err != nil {
+	if err := p.deployer.Verify(ctx, sink, pods, p.builders.setPassed); err != nil {
 		return err
 	}
 	for _, pod := range failed {
-		p.podOnly.add(pod)
+		p.builders.podOnly.add(pod)
 	}
 	return nil
 }

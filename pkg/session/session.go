@@ -118,7 +118,8 @@ func (s *Session) open(ctx context.Context) error {
 		return err
 	}
 	s.add(registry.Close)
-	s.builders = newBuilders(s.environment, registry, s.journal, o.Sink, cache)
+	checks := filepath.Join(cache, "checks", url.PathEscape(s.cluster.UID+"_"+c.Name)+".json")
+	s.builders = newBuilders(s.environment, registry, s.journal, o.Sink, cache, readPassedChecks(checks))
 	s.images = newImages(s.environment, s.builders, c)
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{
 		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: o.Adopt,
