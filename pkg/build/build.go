@@ -46,9 +46,9 @@ type cache struct {
 
 // engine is one BuildKit and the store that its images land in.
 type engine interface {
-	// open connects to BuildKit. The caller releases the connection, and says whether what it was used
-	// for failed: it may be broken.
-	open(ctx context.Context) (buildkit *bkclient.Client, release func(failed bool) error, err error)
+	// open connects to BuildKit for work with ctx. The caller releases the connection, with the error
+	// of the work, and gets back that one and its own.
+	open(ctx context.Context) (buildkit *bkclient.Client, release func(error) error, err error)
 	// close closes what open keeps open.
 	close() error
 	place() Place
@@ -320,7 +320,7 @@ func (b *Builder) solve(ctx context.Context, sink event.Sink, input Input) (answ
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, release(err != nil && !errors.Is(ctx.Err(), context.Canceled))) }()
+	defer func() { err = release(err) }()
 	output, err := createLog(b.logs, input)
 	if err != nil {
 		stage.Warn("the build's output is not kept", err, "image", event.Name(input.Name))

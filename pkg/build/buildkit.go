@@ -73,10 +73,10 @@ type connection struct {
 	users int
 }
 
-func (b *buildkit) open(ctx context.Context) (*bkclient.Client, func(failed bool) error, error) {
+func (b *buildkit) open(ctx context.Context) (*bkclient.Client, func(error) error, error) {
 	if !b.keep {
 		client, err := b.connect(ctx)
-		return client, func(bool) error { return client.Close() }, err
+		return client, func(err error) error { return errors.Join(err, client.Close()) }, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -89,11 +89,12 @@ func (b *buildkit) open(ctx context.Context) (*bkclient.Client, func(failed bool
 	}
 	used := b.current
 	used.users++
-	return used.Client, func(failed bool) error {
+	return used.Client, func(err error) error {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		err := used.leave()
-		if failed && b.current == used {
+		mayBeBroken := err != nil && !errors.Is(ctx.Err(), context.Canceled)
+		err = errors.Join(err, used.leave())
+		if mayBeBroken && b.current == used {
 			err = errors.Join(err, b.drop())
 		}
 		return err
@@ -137,7 +138,7 @@ func (b *buildkit) workers(ctx context.Context) ([]*bkclient.WorkerInfo, error) 
 		return nil, event.Transient(fmt.Errorf("connect: %w", err))
 	}
 	found, err := client.ListWorkers(ctx)
-	if err = errors.Join(err, release(err != nil)); err != nil {
+	if err = release(err); err != nil {
 		return nil, event.Transient(fmt.Errorf("ask for its workers: %w", err))
 	}
 	return found, nil
@@ -151,7 +152,7 @@ func (b *buildkit) base(ctx context.Context, ref string, platform ocispecs.Platf
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, release(err != nil && !errors.Is(ctx.Err(), context.Canceled))) }()
+	defer func() { err = release(err) }()
 	session := bkclient.SolveOpt{Session: []session.Attachable{credentials(dockerConfig())}, Internal: true}
 	image := sourceresolver.Opt{ImageOpt: &sourceresolver.ResolveImageOpt{Platform: &platform, ResolveMode: "local"}}
 	_, err = client.Build(ctx, session, "", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -34,7 +35,7 @@ func TestConnectionStaysOpen(t *testing.T) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", listener.Addr().String())
 		}))
 	}}
-	open := func() (*bkclient.Client, func(failed bool) error) {
+	open := func() (*bkclient.Client, func(error) error) {
 		client, release, err := b.open(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -46,8 +47,13 @@ func TestConnectionStaysOpen(t *testing.T) {
 			t.Errorf("%s: %v on connection %d, not %s on %d", says, err, dials.Load(), want, connections)
 		}
 	}
-	end := func(release func(failed bool) error, failed bool) {
-		if err := release(failed); err != nil {
+	broken := errors.New("the connection is gone")
+	end := func(release func(error) error, failed bool) {
+		if failed {
+			if err := release(broken); !errors.Is(err, broken) {
+				t.Errorf("the work failed, and its error is %v", err)
+			}
+		} else if err := release(nil); err != nil {
 			t.Error(err)
 		}
 	}

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
@@ -24,7 +25,7 @@ type dockerEngine struct {
 func (e *dockerEngine) place() Place { return e.at }
 
 // open speaks to the daemon's BuildKit through its HTTP API.
-func (e *dockerEngine) open(ctx context.Context) (*bkclient.Client, func(failed bool) error, error) {
+func (e *dockerEngine) open(ctx context.Context) (*bkclient.Client, func(error) error, error) {
 	if err := e.ping(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -35,7 +36,7 @@ func (e *dockerEngine) open(ctx context.Context) (*bkclient.Client, func(failed 
 		bkclient.WithSessionDialer(func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
 			return e.client.DialHijack(ctx, "/session", proto, meta)
 		}))
-	return client, func(bool) error { return client.Close() }, err
+	return client, func(err error) error { return errors.Join(err, client.Close()) }, err
 }
 
 // close has nothing to do: nothing stays open.

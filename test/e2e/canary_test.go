@@ -86,6 +86,15 @@ func TestCanary(t *testing.T) {
 		p.noCanary(t, cluster)
 		p.gone(t)
 	})
+	step(t, "a later devloop does not try again what has passed", func(t *testing.T) {
+		d := p.start(t)
+		change{d, 0}.arrives(t)
+		if n := d.count(0, on(event.ImageVerified, event.Started)); n != 0 {
+			t.Errorf("an image that had passed was tried %d times", n)
+		}
+		d.stop(t)
+		p.gone(t)
+	})
 }
 
 // canaries are those of a project.
