@@ -57,8 +57,8 @@ type engine interface {
 	// base returns what a reference to a base image stands for there, nil if that is unknown.
 	base(ctx context.Context, ref string, platform ocispecs.Platform) (*base, error)
 	has(ctx context.Context, tag name.Tag) (bool, error)
-	// export is how BuildKit hands over the image that will be named tag.
-	export(tag name.Tag) (bkclient.ExportEntry, error)
+	// export sets how BuildKit hands over the image that will be named tag.
+	export(options *bkclient.SolveOpt, tag name.Tag) error
 	// offer lets a build use an image that is there, if its BuildKit does not find it by itself.
 	offer(options *bkclient.SolveOpt, tag name.Tag) error
 	// name gives the image of BuildKit's answer its only name, and returns its ID.
@@ -366,10 +366,6 @@ func (b *Builder) solve(ctx context.Context, sink event.Sink, input Input) (answ
 
 // options are what BuildKit is asked for.
 func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
-	export, err := b.engine.export(input.Tag)
-	if err != nil {
-		return o, err
-	}
 	contextFS, err := newTransferFS(input.Context, b.files)
 	if err != nil {
 		return o, fmt.Errorf("context: %w", err)
@@ -392,7 +388,6 @@ func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
 		args[key] = *value
 	}
 	maps.Copy(args, input.Args)
-	_, inContainerd := b.engine.(*containerdEngine)
 	o = bkclient.SolveOpt{
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: input.frontendOptions(platform, args),
@@ -400,9 +395,8 @@ func (b *Builder) options(input Input) (o bkclient.SolveOpt, err error) {
 		// The daemon keeps a copy of the context under this key, and is sent only changes.
 		SharedKey: "devloop:" + input.Context,
 		Session:   session,
-		Exports:   []bkclient.ExportEntry{export},
-		Internal:  inContainerd, // nobody looks at the history of a node's builds, and to record it takes time
 	}
+	err = b.engine.export(&o, input.Tag)
 	for _, hashed := range input.bases {
 		if hashed.own != nil {
 			err = errors.Join(err, b.engine.offer(&o, hashed.own.Tag))

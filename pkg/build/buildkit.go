@@ -222,11 +222,13 @@ func temporary(tag name.Tag) (name.Tag, error) {
 
 // export stores the layers uncompressed, since they stay on the node, and unpacks them, so that the
 // first pod need not wait for that.
-func (e *containerdEngine) export(tag name.Tag) (bkclient.ExportEntry, error) {
+func (e *containerdEngine) export(options *bkclient.SolveOpt, tag name.Tag) error {
 	temporary, err := temporary(tag)
-	return bkclient.ExportEntry{Type: bkclient.ExporterImage, Attrs: map[string]string{
+	options.Exports = []bkclient.ExportEntry{{Type: bkclient.ExporterImage, Attrs: map[string]string{
 		"name": temporary.String(), "unpack": "true", "compression": "uncompressed",
-	}}, err
+	}}}
+	options.Internal = true // nobody looks at the history of a node's builds, and to record it takes time
+	return err
 }
 
 // offer has nothing to do: a BuildKit that works for containerd looks into its image store.
@@ -286,10 +288,11 @@ func (e *remoteEngine) has(_ context.Context, tag name.Tag) (bool, error) {
 }
 
 // export has BuildKit send the registry the blobs that it is missing.
-func (e *remoteEngine) export(name.Tag) (bkclient.ExportEntry, error) {
-	return bkclient.ExportEntry{
+func (e *remoteEngine) export(options *bkclient.SolveOpt, _ name.Tag) error {
+	options.Exports = []bkclient.ExportEntry{{
 		Type: bkclient.ExporterOCI, Attrs: map[string]string{"tar": "false"}, OutputStore: e.registry.Content(),
-	}, nil
+	}}
+	return nil
 }
 
 // ownStore is what builds call the registry's blobs.

@@ -81,8 +81,9 @@ func (e *dockerEngine) has(ctx context.Context, tag name.Tag) (bool, error) {
 	return true, nil
 }
 
-func (e *dockerEngine) export(name.Tag) (bkclient.ExportEntry, error) {
-	return bkclient.ExportEntry{Type: "moby"}, nil // into the daemon's own image store
+func (e *dockerEngine) export(options *bkclient.SolveOpt, _ name.Tag) error {
+	options.Exports = []bkclient.ExportEntry{{Type: "moby"}} // into the daemon's own image store
+	return nil
 }
 
 // offer has nothing to do: the daemon's BuildKit looks into its image store.
