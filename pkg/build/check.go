@@ -58,7 +58,8 @@ func checkedBuild(sink event.Sink, frontend string, options map[string]string, c
 		if err != nil || ref == nil { // several platforms, or an empty image
 			return result, nil
 		}
-		// Docker 20.10 leaves the work to whoever asks for the outcome. It is no part of the checks' time.
+		// Docker 20.10 says that it evaluates, and builds only for whoever looks at the outcome. That
+		// time is not the checks'.
 		if _, err := ref.StatFile(ctx, gateway.StatRequest{Path: "."}); err != nil {
 			return nil, err
 		}

@@ -26,6 +26,7 @@ func (d *Deployer) Apply(
 	begin func(context.Context) error,
 ) error {
 	stage := sink.Stage("deploy")
+	defer d.forgetValidated()
 	if err := d.cluster.Ping(ctx); err != nil {
 		return markBusy(err)
 	}
@@ -278,14 +279,14 @@ func (d *Deployer) prepare(
 	if last, err = d.runBefore(ctx, stage, want, last, w); err != nil {
 		return made, nil, err
 	}
-	known, validated := d.takeTrial(want, last)
-	if made = known.made; !validated {
+	known, isKnown := d.takeValidated(want, last)
+	if made = known.made; !isKnown {
 		made, err = d.render(ctx, want, last)
 	}
 	if err != nil {
 		return made, nil, err
 	}
-	brought, err := d.bringMissing(ctx, stage, want, made, w)
+	wasMissing, err := d.bringMissing(ctx, stage, want, made, w)
 	if err != nil {
 		return made, nil, err
 	}
@@ -297,7 +298,7 @@ func (d *Deployer) prepare(
 		reports = stage // its namespace may be new
 	}
 	found := known.found
-	if !validated || brought {
+	if !isKnown || wasMissing {
 		found, err = d.dryRun(ctx, reports, want, made)
 	}
 	if err == nil {

@@ -16,7 +16,7 @@ import (
 // missing, and an error if a namespace is missing even then.
 func (d *Deployer) bringMissing(
 	ctx context.Context, stage event.Stage, want *desired, made rendered, w *writeLog,
-) (brought bool, err error) {
+) (wasMissing bool, err error) {
 	missing := d.checkNamespaces(ctx, want, made)
 	if missing == nil && !d.lacksKinds(want, made) {
 		return false, nil

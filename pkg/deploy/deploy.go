@@ -4,8 +4,8 @@
 // A run reads the releases (release.go, chart.go, dependencies.go, values.go; plain.go for those
 // without a chart), hashes their inputs (inputs.go) and compares the hash with Helm's own records
 // (records.go). What differs is rendered (render.go, renderprocess.go), given the images that were
-// built (images.go), tried out on the API server (dryrun.go, trial.go, threeway.go, refusal.go,
-// takeover.go) and written by one action of Helm (apply.go, around.go, namespaceobjects.go, crd.go,
+// built (images.go), tried out on the API server (dryrun.go, validated.go, threeway.go,
+// refusal.go, takeover.go) and written by one action of Helm (apply.go, around.go, namespaceobjects.go, crd.go,
 // bringforward.go, recreate.go, helm.go, cachedrecords.go, install.go, upgrade.go, writelog.go).
 // Where nothing differs, changes by hand are reverted (drift.go, restored.go, fieldowners.go,
 // revert.go, driftreport.go). Then its workloads are watched (rollout.go, changes.go, steady.go,
@@ -66,7 +66,7 @@ type Deployer struct {
 	settled          map[string]settledCRD   // CRDs, by their names
 	moves            map[string]string       // the release that takes an object of another one, by the object
 	restores         map[string]int          // how often a field was reverted, by object and field
-	trials           map[string]trial        // of releases, by ID, for the next Apply
+	validated        map[string]validated    // releases, by ID, for the next Apply
 	running          map[string]time.Time    // since when a container without a probe runs, by its ID
 	commands         map[int]string          // the kubeconfigs of running commands, by process group
 	checkPods        map[string]bool         // that are running
@@ -90,7 +90,7 @@ func New(cluster *kube.Cluster, project string, journal permissions, options Opt
 		folder:           strings.ToValidUTF8(folder, "?"), // the journal is JSON
 		charts:           charts{dir: options.CacheDir},
 		revisionContents: map[string]contents{}, images: map[string][]namedImage{}, repositories: map[string]string{},
-		trials: map[string]trial{}, clean: map[string]string{}, settled: map[string]settledCRD{}, restores: map[string]int{},
+		validated: map[string]validated{}, clean: map[string]string{}, settled: map[string]settledCRD{}, restores: map[string]int{},
 		running: map[string]time.Time{}, commands: map[int]string{},
 		checkPods: map[string]bool{},
 	}

@@ -25,6 +25,7 @@ import (
 // their charts may need what these bring. An API server that is away is no mistake.
 func (d *Deployer) Validate(ctx context.Context, sink event.Sink, releases []Release) error {
 	stage := sink.Stage("deploy")
+	d.forgetValidated()
 	ctx = kube.ReadOnly(ctx, func() bool { return true })
 	err := d.cluster.Ping(ctx)
 	if err == nil {
@@ -104,7 +105,7 @@ func (d *Deployer) validate(ctx context.Context, stage event.Stage, r Release, a
 	found := validation{objects: d.objectsOf(&want, made)}
 	outcome, err := d.dryRun(ctx, stage, &want, made)
 	if err == nil {
-		d.keepTrial(trial{want: want, last: last, made: made, found: outcome})
+		d.keepValidated(ctx, validated{want: want, last: last, made: made, found: outcome})
 	}
 	found.foreign = outcome.foreign
 	return found, err

@@ -60,8 +60,8 @@ type platform interface {
 	Files() []string
 	// Validate finds mistakes that can be seen without the images. It changes nothing.
 	Validate(ctx context.Context, sink event.Sink, target *Target) error
-	// Verify has an image pass its checks in a pod, unless its build has. It may be called beside
-	// Validate and Apply, and for several images at the same time.
+	// Verify has an image pass its checks in a pod, unless it has passed them in its build or before.
+	// It may be called beside Validate and Apply, and for several images at the same time.
 	Verify(ctx context.Context, sink event.Sink, image *Image) error
 	// Apply writes nothing before begin, which it calls once it knows what to write, has returned nil.
 	// An error of begin ends it. It is called while images are built, and again if an error that may

@@ -32,6 +32,9 @@ func (b *builders) bringToNode(ctx context.Context, sink event.Sink, inNode *bui
 		case onMain:
 			return event.Transient(b.load(ctx, sink, base))
 		}
+		if err := b.passed.forget(base.Tag); err != nil {
+			return err
+		}
 		if err := b.buildInNode(ctx, sink, inNode, base, 0); err != nil {
 			return err
 		}

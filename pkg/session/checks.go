@@ -81,12 +81,3 @@ func triedInBuild(image *loop.Image, pod deploy.CheckPod) *build.Check {
 	}
 	return checks[i]
 }
-
-// setPassed remembers that an image has passed a check, in its build or in a pod.
-func (b *builders) setPassed(pod deploy.CheckPod) { b.warnOfChecks(b.passed.add(pod)) }
-
-func (b *builders) warnOfChecks(err error) {
-	if err != nil && b.reported.Changed("passed checks", err.Error()) {
-		b.sink.Stage("verify").Warn("the next start checks these images once more", err)
-	}
-}

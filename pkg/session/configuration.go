@@ -158,7 +158,8 @@ func (s *Session) Load(ctx context.Context) (loop.Stages, error) {
 }
 
 func (s *Session) platform(c *config.Config, follow func(*config.Config)) platformStage {
-	return platformStage{s.deployer, s.prover, s.containers, s.builders, c, follow, make(chan struct{})}
+	return platformStage{s.deployer, s.prover, s.containers, &s.builders.podOnly, s.builders.passed, c, follow,
+		make(chan struct{})}
 }
 
 // fixed returns the settings that only a restart changes.

@@ -56,6 +56,9 @@ func (i imageStage) Hash(ctx context.Context) (target *loop.Target, files []watc
 }
 
 func (i imageStage) Build(ctx context.Context, sink event.Sink, image *loop.Image) (loaded bool, err error) {
+	if err := i.passed.forget(image.Tag); err != nil { // the nodes get another image of this tag
+		return false, err
+	}
 	onHost, err := i.main.Has(ctx, image.Tag)
 	if err != nil {
 		return false, err
@@ -73,7 +76,6 @@ func (i imageStage) Build(ctx context.Context, sink event.Sink, image *loop.Imag
 	if err := i.journal.Record(journal.Image, image.Tag.String()); err != nil {
 		return false, err
 	}
-	i.warnOfChecks(i.passed.forget(image.Tag.String()))
 	if onHost {
 		return i.buildFound(ctx, sink, input, toMove)
 	}

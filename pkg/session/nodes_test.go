@@ -133,6 +133,6 @@ func newNodeStage(t *testing.T, docker string) nodeStage {
 	}
 	t.Cleanup(func() { _ = registry.Close() })
 	b := newBuilders(&environment{docker: host, nodes: &node.Cluster{}}, registry, j, func(event.Event) {}, t.TempDir(),
-		readPassedChecks(filepath.Join(t.TempDir(), "checks.json")))
+		readPassedChecks(filepath.Join(t.TempDir(), "checks.json"), "here", event.Stage{}))
 	return nodeStage{images: newImages(&environment{nodes: b.nodes}, b, &config.Config{})}
 }

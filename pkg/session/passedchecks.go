@@ -9,7 +9,10 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/google/go-containerregistry/pkg/name"
+
 	"github.com/devloop/devloop/pkg/deploy"
+	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/files"
 )
 
@@ -23,7 +26,9 @@ const (
 // passedChecks remembers which checks images have passed on one cluster, also in an earlier
 // devloop. A tag is the hash of what an image is made of; what is built anew is checked anew.
 type passedChecks struct {
-	path string // of the file that has them
+	path    string // of the file that has them
+	cluster string // and its version: a check may depend on both
+	stage   event.Stage
 
 	mu     sync.Mutex
 	images []checkedImage // the newest last
@@ -35,13 +40,20 @@ type checkedImage struct {
 	Checks []string `json:"checks"` // their hashes
 }
 
+// passedOn is what the file holds.
+type passedOn struct {
+	Cluster string         `json:"cluster"`
+	Images  []checkedImage `json:"images"`
+}
+
 // readPassedChecks reads what an earlier devloop has remembered. What cannot be read is forgotten:
 // these images are checked once more.
-func readPassedChecks(path string) *passedChecks {
-	p := &passedChecks{path: path}
+func readPassedChecks(path, cluster string, stage event.Stage) *passedChecks {
+	p := &passedChecks{path: path, cluster: cluster, stage: stage}
+	var known passedOn
 	content, err := files.Read(path, maxPassedChecks)
-	if err != nil || json.Unmarshal(content, &p.images) != nil {
-		p.images = nil
+	if err == nil && json.Unmarshal(content, &known) == nil && known.Cluster == cluster {
+		p.images = known.Images
 	}
 	return p
 }
@@ -54,8 +66,8 @@ func (p *passedChecks) has(pod deploy.CheckPod) bool {
 	})
 }
 
-// add remembers that an image has passed a check. The error is that of writing it down.
-func (p *passedChecks) add(pod deploy.CheckPod) error {
+// add remembers that an image has passed a check.
+func (p *passedChecks) add(pod deploy.CheckPod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := checkedImage{Ref: pod.Image}
@@ -65,14 +77,17 @@ func (p *passedChecks) add(pod deploy.CheckPod) error {
 	}
 	now.Checks = append(now.Checks[max(0, len(now.Checks)+1-checksOfOneImage):], checkHash(pod))
 	p.images = append(p.images[max(0, len(p.images)+1-checkedImages):], now)
-	return p.write()
+	if err := p.write(); err != nil {
+		p.stage.Warn("the next start checks an image once more", err, "image", event.Name(pod.Image))
+	}
 }
 
-// forget is called before an image is built: what has passed is another one then.
-func (p *passedChecks) forget(ref string) error {
+// forget is called before another image gets a tag. After an error, a later devloop would take it
+// for the one that has passed.
+func (p *passedChecks) forget(tag name.Tag) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	i := p.index(ref)
+	i := p.index(tag.String())
 	if i < 0 {
 		return nil
 	}
@@ -86,7 +101,7 @@ func (p *passedChecks) index(ref string) int {
 
 // write replaces the file as a whole.
 func (p *passedChecks) write() error {
-	content, err := json.Marshal(p.images)
+	content, err := json.Marshal(passedOn{p.cluster, p.images})
 	if err == nil {
 		err = files.Replace(p.path, func(w io.Writer) error {
 			_, err := w.Write(content)

@@ -16,7 +16,8 @@ type platformStage struct {
 	deployer   *deploy.Deployer
 	prover     *prover
 	containers *containers
-	builders   *builders
+	podOnly    *podOnly
+	passed     *passedChecks
 	config     *config.Config
 	follow     func(*config.Config) // called after a write
 	rendered   chan struct{}        // closed when Validate has rendered the releases
@@ -36,16 +37,16 @@ func (p platformStage) Validate(ctx context.Context, sink event.Sink, made *loop
 	return LocateError(p.config, p.deployer.Validate(ctx, sink, list))
 }
 
-// Verify tries an image in the namespace where it is going to run, unless its build has, or an
-// earlier run.
+// Verify tries an image in the namespace where it is going to run, unless its build or an earlier
+// run has.
 func (p platformStage) Verify(ctx context.Context, sink event.Sink, image *loop.Image) error {
 	var pods, failed []deploy.CheckPod
 	for _, pod := range checksOf(p.config, image.Name, image.Ref) {
 		switch check := triedInBuild(image, pod); {
 		case check != nil && check.Passed():
-			p.builders.setPassed(pod)
+			p.passed.add(pod)
 			continue
-		case p.builders.passed.has(pod):
+		case p.passed.has(pod):
 			continue
 		case check != nil && check.Failed():
 			failed = append(failed, pod)
@@ -65,11 +66,11 @@ func (p platformStage) Verify(ctx context.Context, sink event.Sink, image *loop.
 	if err := p.containers.cluster.Ping(ctx); err != nil { // it may be another one since the image is built
 		return err
 	}
-	if err := p.deployer.Verify(ctx, sink, pods, p.builders.setPassed); err != nil {
+	if err := p.deployer.Verify(ctx, sink, pods, p.passed.add); err != nil {
 		return err
 	}
 	for _, pod := range failed {
-		p.builders.podOnly.add(pod)
+		p.podOnly.add(pod)
 	}
 	return nil
 }

@@ -118,8 +118,9 @@ func (s *Session) open(ctx context.Context) error {
 		return err
 	}
 	s.add(registry.Close)
-	checks := filepath.Join(cache, "checks", url.PathEscape(s.cluster.UID+"_"+c.Name)+".json")
-	s.builders = newBuilders(s.environment, registry, s.journal, o.Sink, cache, readPassedChecks(checks))
+	checks := filepath.Join(cache, "checks", url.PathEscape(s.target.Context)+"_"+c.Name+".json")
+	passed := readPassedChecks(checks, s.cluster.UID+" "+s.cluster.Version, o.Sink.Stage("verify"))
+	s.builders = newBuilders(s.environment, registry, s.journal, o.Sink, cache, passed)
 	s.images = newImages(s.environment, s.builders, c)
 	s.deployer = deploy.New(s.cluster, c.Name, s.journal, deploy.Options{
 		CacheDir: filepath.Join(cache, "charts"), Folder: c.Dir, Adopt: o.Adopt,

@@ -74,3 +74,25 @@ func TestApplyAfterValidate(t *testing.T) {
 		})
 	}
 }
+
+// Which images a release names is known after an Apply, whoever has rendered it.
+func TestImagesAfterValidateAndApply(t *testing.T) {
+	server, cluster := newAPIServer(t)
+	a := &applying{t: t, server: server, cluster: cluster, journal: onDisk(t), dir: t.TempDir()}
+	a.releases = []Release{{Name: "web", Namespace: "default", Chart: a.chart(map[string]string{"crds/crd.yaml": crdYAML,
+		"templates/gadget.yaml": gadgetYAML + "spec: {containers: [{name: web, image: web}]}\n"})}}
+	d, quiet := a.deployer(), event.Sink(func(event.Event) {})
+	for _, ref := range []string{"web:1", "web:2"} {
+		a.releases[0].Images = NewImages(map[string]string{"web": ref})
+		err := d.Validate(t.Context(), quiet, a.releases)
+		if err == nil {
+			err = d.Apply(t.Context(), quiet, a.releases, a.commands, time.Minute, allowed)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if images := d.ImagesOf(a.releases[0].ID(), []string{"web"}); len(images) != 1 || images[0].Image != ref {
+			t.Errorf("%s is written, and known are %+v", ref, images)
+		}
+	}
+}
