@@ -92,9 +92,8 @@ func (t *Tracker) Read(ctx context.Context, paths []watch.Path) {
 			case err != nil || path == folder.Name:
 			case isFolder && (files.IsToolFile(entry.Name()) || excluded(path, true)):
 				return fs.SkipDir
-			case isFolder || excluded(path, false):
-			default:
-				if format := formatOf(path); format != nil {
+			case !isFolder:
+				if format := formatOf(path); format != nil && !excluded(path, false) {
 					text, err := files.Read(path, maxFile)
 					r.add(path, format, text, err)
 				}
