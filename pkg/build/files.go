@@ -1,25 +1,30 @@
 package build
 
-// What earlier hashes found, by stat: an unchanged file is not read again, and an unchanged context
-// costs one stat a file, without a walk.
+// What earlier hashes found, by stat: an unchanged file is not read again, and a context is walked
+// again only if its folders have other files. Else it costs one stat a file.
 
 import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -38,12 +43,12 @@ type fileStat struct {
 	mode               uint32
 }
 
-// stat calls unix.Stat, which follows links, or unix.Lstat, which does not.
-func stat(path string, call func(string, *unix.Stat_t) error) (fileStat, error) {
+// stat follows links unless unix.AT_SYMLINK_NOFOLLOW is in flags.
+func stat(path string, flags int) (fileStat, error) {
 	var s unix.Stat_t
-	err := call(path, &s)
+	err := unix.Fstatat(unix.AT_FDCWD, path, &s, flags)
 	for errors.Is(err, unix.EINTR) { // as network file systems may answer
-		err = call(path, &s)
+		err = unix.Fstatat(unix.AT_FDCWD, path, &s, flags)
 	}
 	if err != nil {
 		return fileStat{}, &fs.PathError{Op: "stat", Path: path, Err: err}
@@ -69,7 +74,7 @@ type knownFile struct {
 // digest returns the sha256 of the file's content, hex, and its stat from before it was read. Only
 // a regular file is opened: BuildKit is sent a socket as an empty file.
 func (d *fileDigests) digest(ctx context.Context, path string) (digest string, now fileStat, err error) {
-	now, err = stat(path, unix.Lstat)
+	now, err = stat(path, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return "", now, err
 	}
@@ -85,8 +90,9 @@ func (d *fileDigests) digest(ctx context.Context, path string) (digest string, n
 	if err != nil {
 		return "", now, err
 	}
-	defer func() { _ = file.Close() }() // only read
-	if _, err := io.Copy(sum, files.UntilDone(ctx, file)); err != nil {
+	defer func() { _ = file.Close() }()            // only read
+	block := make([]byte, min(now.size+1, 32<<10)) // small for a small file
+	if _, err := io.CopyBuffer(sum, files.UntilDone(ctx, file), block); err != nil {
 		return "", now, err
 	}
 	digest = hex.EncodeToString(sum.Sum(nil))
@@ -109,19 +115,17 @@ func openFile(path string) (*os.File, error) {
 // hashedContext is what a part of a build context held.
 type hashedContext struct {
 	sum, stamp string
-	files      []contextFile // folders before what is in them
-	// The files and links that count, and the folders that were read: their stat changes when
-	// something in them is made, removed or renamed.
-	seen  []seenPath
-	begun time.Time
+	files      []*contextFile   // folders before what is in them
+	folders    []*contextFolder // that were read
 }
 
 // contextFile is a file, folder or other entry of a build context, as a build is sent it.
 type contextFile struct {
-	path     string // relative to the context, with slashes
-	source   string // absolute
+	path     string   // relative to the context, with slashes
+	source   string   // absolute
+	stat     fileStat // from before it was read
+	trusted  bool     // any later change shows in a stat
 	mode     fs.FileMode
-	size     int64
 	xattrs   []xattr
 	content  []string // the digest of a file, the target of a link, the numbers of a device
 	isSocket bool     // it is sent as an empty file
@@ -137,64 +141,183 @@ func (f *contextFile) write(sum io.Writer) {
 	writeFields(sum, f.content...)
 }
 
-type seenPath struct {
-	path string // absolute
-	stat fileStat
+// contextFolder is a folder of a build context, whether it is sent or not.
+type contextFolder struct {
+	source  string   // absolute
+	stat    fileStat // from before it was read
+	trusted bool     // any later change shows in a stat
+	entries string   // the sum of their names and types
 }
 
-// add has to be called before a folder is read.
-func (h *hashedContext) add(path string) error {
-	now, err := stat(path, unix.Lstat)
-	if err != nil {
-		return ignoreMissing(err)
+// list walks the context, and takes from h the files that it knows.
+func (h *hashedContext) list(ctx context.Context, root string, patterns, excludes []string) (*hashedContext, error) {
+	known := make(map[string]*contextFile, len(h.files))
+	for _, file := range h.files {
+		known[file.path] = file
 	}
-	h.seen = append(h.seen, seenPath{path, now})
-	return nil
+	folder, err := fsutil.NewFS(root)
+	if err != nil {
+		return nil, err
+	}
+	now := &hashedContext{}
+	filtered, err := fsutil.NewFilterFS(contextFS{folder, root, now},
+		&fsutil.FilterOpt{IncludePatterns: patterns, ExcludePatterns: excludes})
+	if err != nil {
+		return nil, err
+	}
+	err = filtered.Walk(ctx, "", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() && files.IsEphemeral(filepath.Base(path)) {
+			return err // an editor that opens a file changes nothing
+		}
+		file := known[path]
+		if file == nil {
+			source := filepath.Join(root, path)
+			file = &contextFile{path: source[len(source)-len(path):], source: source}
+		}
+		now.files = append(now.files, file)
+		return nil
+	})
+	return now, err
 }
 
-// trusted reports whether any later change shows in a stat.
-func (h *hashedContext) trusted() bool {
-	return !slices.ContainsFunc(h.seen, func(seen seenPath) bool { return !seen.stat.trustedAt(h.begun) })
+var errOthers = errors.New("other files than before")
+
+// listAgain looks at the folders only. If they have other files, that is an error.
+func (h *hashedContext) listAgain(ctx context.Context) (*hashedContext, error) {
+	if len(h.folders) == 0 {
+		return nil, errOthers
+	}
+	now := &hashedContext{files: slices.Clone(h.files), folders: slices.Clone(h.folders)}
+	return now, sideBySide(ctx, now.folders, func(folder **contextFolder) error {
+		found, _, err := (*folder).look()
+		if err == nil && found.entries != (*folder).entries {
+			err = errOthers
+		}
+		*folder = found
+		return err
+	})
 }
 
-var errChanged = errors.New("changed")
+func (h *hashedContext) sumUp() {
+	sum, stamp := sha256.New(), sha256.New()
+	for _, file := range h.files {
+		file.write(sum)
+		_ = binary.Write(stamp, binary.LittleEndian, file.stat) // a hash never fails to write
+	}
+	for _, folder := range h.folders {
+		_ = binary.Write(stamp, binary.LittleEndian, folder.stat)
+	}
+	h.sum, h.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
+}
 
-func (h *hashedContext) unchanged(ctx context.Context) bool {
+// look returns what is there now, which is f if it has not changed.
+func (f *contextFile) look(ctx context.Context, digests *fileDigests) (*contextFile, error) {
+	now, err := stat(f.source, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil || f.trusted && f.stat == now {
+		return f, err
+	}
+	found := &contextFile{path: f.path, source: f.source, stat: now, trusted: now.trustedAt(time.Now())}
+	info, err := fsutil.Stat(f.source) // as BuildKit is sent it
+	if err != nil {
+		return nil, err
+	}
+	found.mode = fs.FileMode(info.Mode)
+	for _, key := range slices.Sorted(maps.Keys(info.Xattrs)) {
+		// Others belong to the machine, such as SELinux's labels.
+		if key == "security.capability" || strings.HasPrefix(key, "user.") {
+			found.xattrs = append(found.xattrs, xattr{key, string(info.Xattrs[key])})
+		}
+	}
+	switch {
+	case found.mode.IsDir():
+	case found.mode.IsRegular():
+		digest, _, err := digests.digest(ctx, f.source)
+		if err != nil {
+			return nil, err
+		}
+		found.content, found.isSocket = []string{digest}, now.mode&unix.S_IFMT != unix.S_IFREG
+	case found.mode&fs.ModeSymlink != 0:
+		found.content = []string{info.Linkname}
+	case found.mode&fs.ModeDevice != 0: // recreated and never opened, as is a named pipe
+		found.content = []string{fmt.Sprint(info.Devmajor, info.Devminor)}
+	}
+	return found, nil
+}
+
+// look returns the folder as it is now, which is f if it has not changed, and else what is in it.
+func (f *contextFolder) look() (*contextFolder, []fs.DirEntry, error) {
+	now, err := stat(f.source, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil || f.trusted && f.stat == now {
+		return f, nil, err
+	}
+	found := &contextFolder{source: f.source, stat: now, trusted: now.trustedAt(time.Now())}
+	entries, err := os.ReadDir(f.source)
+	sum := sha256.New()
+	for _, entry := range entries {
+		writeFields(sum, entry.Name(), entry.Type().String())
+	}
+	found.entries = string(sum.Sum(nil))
+	return found, entries, err
+}
+
+// sideBySide calls do for each of a list, until there is an error.
+func sideBySide[T any](ctx context.Context, list []T, do func(*T) error) error {
 	workers, ctx := errgroup.WithContext(ctx)
 	workers.SetLimit(runtime.GOMAXPROCS(0))
-	for batch := range slices.Chunk(h.seen, 256) {
+	for batch := range slices.Chunk(list, 256) {
 		workers.Go(func() error {
 			return event.Guard(func() error {
-				for _, seen := range batch {
-					if now, err := stat(seen.path, unix.Lstat); err != nil || now != seen.stat {
-						return errChanged
+				for i := range batch {
+					if err := do(&batch[i]); err != nil {
+						return err
 					}
 				}
 				return ctx.Err()
 			})
 		})
 	}
-	return workers.Wait() == nil
+	return workers.Wait()
 }
 
-// recorder adds the folders that a walk reads to a hashedContext, before they are read.
-type recorder struct {
+// contextFS is a build context without the files' content, for a filter. It adds the folders that
+// it reads to a hashedContext.
+type contextFS struct {
 	fsutil.FS
 	root string
 	into *hashedContext
 }
 
-func (r recorder) Walk(ctx context.Context, target string, walk fs.WalkDirFunc) error {
-	if err := r.into.add(filepath.Join(r.root, target)); err != nil {
-		return err
+func (c contextFS) Walk(ctx context.Context, target string, walk fs.WalkDirFunc) error {
+	return c.walk(ctx, target, nil, walk)
+}
+
+func (c contextFS) walk(ctx context.Context, name string, folder fs.DirEntry, walk fs.WalkDirFunc) error {
+	found, entries, err := (&contextFolder{source: filepath.Join(c.root, name)}).look()
+	c.into.folders = append(c.into.folders, found)
+	if err != nil {
+		return walk(name, folder, err)
 	}
-	return r.FS.Walk(ctx, target, skipVanished(func(path string, entry fs.DirEntry, err error) error {
-		then := walk(path, entry, err)
-		if then == nil && err == nil && entry != nil && entry.IsDir() {
-			return r.into.add(filepath.Join(r.root, path))
+	for _, entry := range entries {
+		entry := contextEntry{entry, filepath.Join(name, entry.Name())}
+		err := cmp.Or(ctx.Err(), walk(entry.path, entry, nil))
+		if err == nil && entry.IsDir() {
+			err = c.walk(ctx, entry.path, entry, walk)
 		}
-		return then
-	}))
+		if err != nil && !errors.Is(err, fs.SkipDir) { // which a filter returns also for what is gone
+			return err
+		}
+	}
+	return nil
+}
+
+// contextEntry has no more than a path and a type.
+type contextEntry struct {
+	fs.DirEntry
+	path string
+}
+
+func (e contextEntry) Info() (fs.FileInfo, error) {
+	return &fsutil.StatInfo{Stat: &types.Stat{Path: e.path, Mode: uint32(e.Type())}}, nil
 }
 
 // skipVanished lets a walk go on after a file that has just been removed, for which fsutil would

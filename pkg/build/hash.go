@@ -10,18 +10,17 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"maps"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -33,7 +32,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
-	"github.com/tonistiigi/fsutil/types"
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
 
@@ -135,8 +133,8 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 	}
 	for _, file := range append([]string{input.Dockerfile}, input.ignoreFiles()...) {
 		input.Files = append(input.Files, Path{Name: file})
-		if now, err := stat(file, unix.Stat); err == nil {
-			writeFields(stamp, file, fmt.Sprint(now))
+		if now, err := stat(file, 0); err == nil {
+			_ = binary.Write(stamp, binary.LittleEndian, now) // a hash never fails to write
 		}
 	}
 	definition, config, err := b.convert(ctx, input, io.MultiWriter(sum, rest))
@@ -157,10 +155,20 @@ func (b *Builder) hash(ctx context.Context, input *Input) error {
 		if !local {
 			continue
 		}
-		for _, file := range watchable(input.Context, withLinkTargets(input.Context, patterns)) {
-			input.Files = append(input.Files, Path{Name: file, Base: input.Context, Exclude: excludes})
+		sent, err := followLinks(input.Context, patterns)
+		if err == nil && len(sent) == 0 {
+			patterns = nil
 		}
-		found, err := b.hashContext(ctx, input.Context, patterns, excludes)
+		for _, file := range watchable(input.Context, append(patterns, sent...)) {
+			input.Files = append(input.Files, Path{Name: file, Base: input.Context, Exclude: excludes})
+			if now, err := stat(file, unix.AT_SYMLINK_NOFOLLOW); err == nil {
+				_ = binary.Write(stamp, binary.LittleEndian, now)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("context %s: %w", input.Context, err)
+		}
+		found, err := b.hashContext(ctx, input.Context, sent, excludes)
 		if err != nil {
 			return fmt.Errorf("context %s: %w", input.Context, err)
 		}
@@ -278,18 +286,18 @@ func localPatterns(op []byte) (patterns []string, local bool, err error) {
 	return patterns, true, err
 }
 
-// withLinkTargets adds the targets of symbolic links in the patterns' paths, which a build is sent,
-// too; none means all.
-func withLinkTargets(context string, patterns []string) []string {
-	files, err := fsutil.NewFS(context)
+// followLinks returns the patterns of what a build is sent: symbolic links and their targets in
+// place of paths through them. None means all.
+func followLinks(context string, patterns []string) ([]string, error) {
+	root, err := filepath.EvalSymlinks(context)
 	if err != nil || len(patterns) == 0 {
-		return patterns // hashContext returns the error
+		return nil, err
 	}
-	targets, err := fsutil.FollowLinks(files, patterns)
-	if err == nil && len(targets) == 0 { // a link leads to the context itself
-		return nil
+	folder, err := fsutil.NewFS(root)
+	if err != nil {
+		return nil, err
 	}
-	return append(targets, patterns...)
+	return fsutil.FollowLinks(folder, patterns)
 }
 
 // watchable turns context patterns into paths. A pattern with wildcards stands for its fixed
@@ -334,94 +342,52 @@ func (i Image) excludes() ([]string, error) {
 	return nil, nil
 }
 
-// hashContext hashes path, mode, link target and content of every file that the patterns reach.
-func (b *Builder) hashContext(ctx context.Context, root string, follow, excludes []string) (*hashedContext, error) {
+// hashContext hashes path, mode, link target and content of every file that the patterns match,
+// with all that is below it; none match all.
+func (b *Builder) hashContext(ctx context.Context, root string, patterns, excludes []string) (*hashedContext, error) {
 	root, err := filepath.EvalSymlinks(root)
 	if err != nil {
 		return nil, err
 	}
-	key := fmt.Sprintf("%q %q %q", root, follow, excludes)
-	if known, ok := b.contexts.Load(key); ok && known.(*hashedContext).unchanged(ctx) {
-		return known.(*hashedContext), nil
+	key := fmt.Sprintf("%q %q %q", root, patterns, excludes)
+	before := &hashedContext{}
+	if known, ok := b.contexts.Load(key); ok {
+		before = known.(*hashedContext)
 	}
-	found := &hashedContext{begun: time.Now()}
-	if err := b.walkContext(ctx, found, root, follow, excludes); err != nil {
+	now, err := before.listAgain(ctx)
+	if err != nil {
+		now, err = before.list(ctx, root, patterns, excludes)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if found.trusted() {
-		b.contexts.Store(key, found)
-	}
-	return found, nil
-}
-
-func (b *Builder) walkContext(ctx context.Context, found *hashedContext, root string, follow, excludes []string) error {
-	base, err := fsutil.NewFS(root)
-	if err != nil {
-		return err
-	}
-	filter := &fsutil.FilterOpt{FollowPaths: follow, ExcludePatterns: excludes}
-	filtered, err := fsutil.NewFilterFS(recorder{base, root, found}, filter)
-	if err != nil {
-		return err
-	}
-	sum, stamp := sha256.New(), sha256.New()
-	err = filtered.Walk(ctx, "", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return ignoreMissing(err) // the build or the next hash reports it
+	err = sideBySide(ctx, now.files, func(file **contextFile) (err error) {
+		if *file, err = (*file).look(ctx, b.files); err != nil {
+			*file = nil
 		}
-		if !entry.IsDir() && files.IsEphemeral(filepath.Base(path)) {
-			return nil // an editor opened a file, which changes nothing
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		stat, ok := info.Sys().(*types.Stat)
-		if !ok {
-			return fmt.Errorf("%s: no file information", path)
-		}
-		full := filepath.Join(root, path)
-		item := contextFile{path: filepath.ToSlash(path), source: full, mode: fs.FileMode(stat.Mode), size: stat.Size}
-		for _, key := range slices.Sorted(maps.Keys(stat.Xattrs)) {
-			// Others belong to the machine, such as SELinux's labels.
-			if key == "security.capability" || strings.HasPrefix(key, "user.") {
-				item.xattrs = append(item.xattrs, xattr{key, string(stat.Xattrs[key])})
-			}
-		}
-		switch {
-		case item.mode.IsDir():
-		case item.mode.IsRegular():
-			digest, stat, err := b.files.digest(ctx, full)
-			if err != nil {
-				return err
-			}
-			item.content = []string{digest}
-			item.isSocket = stat.mode&unix.S_IFMT != unix.S_IFREG
-			found.seen = append(found.seen, seenPath{full, stat})
-		default:
-			if item.mode&fs.ModeSymlink != 0 {
-				item.content = []string{stat.Linkname}
-			} else if item.mode&fs.ModeDevice != 0 { // recreated and never opened, as is a named pipe
-				item.content = []string{fmt.Sprint(stat.Devmajor, stat.Devminor)}
-			}
-			if err := found.add(full); err != nil {
-				return err
-			}
-		}
-		item.write(sum)
-		found.files = append(found.files, item)
-		return nil
+		return ignoreMissing(err) // the build or the next hash reports it
 	})
-	for _, seen := range found.seen {
-		writeFields(stamp, seen.path, fmt.Sprint(seen.stat))
+	if err != nil {
+		return nil, err
 	}
-	found.sum, found.stamp = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(stamp.Sum(nil))
-	return err
+	if slices.Equal(now.files, before.files) && slices.Equal(now.folders, before.folders) {
+		return before, nil
+	}
+	listed := len(now.files)
+	now.files = slices.DeleteFunc(now.files, func(file *contextFile) bool { return file == nil })
+	now.sumUp()
+	if len(now.files) == listed { // else one that is back would be missing
+		b.contexts.Store(key, now)
+	}
+	return now, nil
 }
 
 // writeFields writes strings so that no two different lists of fields give the same bytes.
 func writeFields(w io.Writer, values ...string) {
+	fields := make([]byte, 0, 128)
 	for _, v := range values {
-		_, _ = fmt.Fprintf(w, "%d:%s,", len(v), v) // a hash never fails to write
+		fields = strconv.AppendInt(fields, int64(len(v)), 10)
+		fields = append(append(append(fields, ':'), v...), ',')
 	}
+	_, _ = w.Write(fields) // a hash never fails to write
 }

@@ -59,7 +59,7 @@ func (files tree) write(t *testing.T) string {
 }
 
 // emptyDocker answers like a daemon without images. (The end-to-end tests use a real one.)
-func emptyDocker(t *testing.T) *client.Client {
+func emptyDocker(t testing.TB) *client.Client {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/_ping") {
@@ -509,6 +509,39 @@ func TestVanished(t *testing.T) {
 	if !slices.Equal(seen, []string{"src", "src/a", "src/c"}) {
 		t.Errorf("seen: %v", seen)
 	}
+}
+
+// TestVanishedAndBack: a file that is gone only while the context is hashed counts again once it is
+// back.
+func TestVanishedAndBack(t *testing.T) {
+	dir := tree{"d/a": "", "d/b": "", "d/c": ""}.write(t)
+	file, b := filepath.Join(dir, "d/b"), New(emptyDocker(t), t.TempDir())
+	aCenturyAhead(t, func(t *testing.T) {
+		hash := func() string {
+			found, err := b.hashContext(t.Context(), dir, nil, nil)
+			must(t, err)
+			return found.sum
+		}
+		must(t, os.Chmod(file, 0o600))
+		first := hash()
+		for i := range 150 {
+			gone := make(chan error)
+			go func() {
+				for range i {
+					_, _ = os.Lstat(dir) // takes some time, a little more in each round
+				}
+				gone <- os.Remove(file)
+			}()
+			hash()
+			must(t, <-gone)
+			tick(t)
+			overwrite(t, file, "")
+			if hash() != first {
+				t.Fatalf("round %d: the file does not count", i)
+			}
+			tick(t)
+		}
+	})
 }
 
 // TestExplain: errors that a step got over are not why it failed.

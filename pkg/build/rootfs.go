@@ -135,9 +135,8 @@ func (r *rootfs) holds(file *contextFile) (found bool) {
 }
 
 // fill puts the files of the build context into an empty file system.
-func (r *rootfs) fill(files []contextFile) {
-	for i := range files {
-		file := &files[i]
+func (r *rootfs) fill(files []*contextFile) {
+	for _, file := range files {
 		n := &inode{mode: file.mode, file: file}
 		if n.isDir() {
 			n.children, n.folders = map[string]*inode{}, []*contextFile{file}

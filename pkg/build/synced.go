@@ -127,8 +127,8 @@ func newSelection(image *Input, build *assembly, root *rootfs, workdir string,
 	s := &selection{build: build, image: root, files: map[string]*contextFile{}, matching: map[string][]int{},
 		places: map[string][]place{}, folders: map[string]bool{}, synced: map[*inode]int{}}
 	for _, found := range build.contexts {
-		for i := range found.files {
-			s.files[found.files[i].path] = &found.files[i]
+		for _, file := range found.files {
+			s.files[file.path] = file
 		}
 	}
 	s.sorted = slices.Sorted(maps.Keys(s.files))
@@ -387,7 +387,7 @@ func (s *selection) list(rest io.Writer) (found []SyncedFile) {
 		file := SyncedFile{Path: at, Source: n.file.source, Mode: n.mode, Owner: n.owner, Rule: rule}
 		switch {
 		case n.mode.IsRegular():
-			file.Size, file.Digest = n.file.size, n.file.content[0]
+			file.Size, file.Digest = n.file.stat.size, n.file.content[0]
 		case n.mode&fs.ModeSymlink != 0:
 			file.Link = n.file.content[0]
 		}
