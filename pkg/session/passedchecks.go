@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// How many images are remembered, and how many checks of each.
+	// The newest images are remembered, and of each the newest checks.
 	checkedImages, checksOfOneImage = 100, 100
 
 	maxPassedChecks = 1 << 20 // bytes
