@@ -97,7 +97,7 @@ func (e *CheckPodError) Error() string {
 	return text
 }
 
-// Verify runs the checks concurrently, and tells passed of each that passes, which several may do at
+// Verify runs the checks concurrently, and tells passed of each that passes, maybe of several at
 // the same time. The error has all that failed.
 func (d *Deployer) Verify(ctx context.Context, sink event.Sink, checks []CheckPod, passed func(CheckPod)) error {
 	stage := sink.Stage("verify")

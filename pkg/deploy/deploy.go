@@ -4,8 +4,8 @@
 // A run reads the releases (release.go, chart.go, dependencies.go, values.go; plain.go for those
 // without a chart), hashes their inputs (inputs.go) and compares the hash with Helm's own records
 // (records.go). What differs is rendered (render.go, renderprocess.go), given the images that were
-// built (images.go), tried out on the API server (dryrun.go, validated.go, threeway.go,
-// refusal.go, takeover.go) and written by one action of Helm (apply.go, around.go, namespaceobjects.go, crd.go,
+// built (images.go), tried out on the API server (dryrun.go, validated.go, threeway.go, refusal.go,
+// takeover.go) and written by one action of Helm (apply.go, around.go, namespaceobjects.go, crd.go,
 // bringforward.go, recreate.go, helm.go, cachedrecords.go, install.go, upgrade.go, writelog.go).
 // Where nothing differs, changes by hand are reverted (drift.go, restored.go, fieldowners.go,
 // revert.go, driftreport.go). Then its workloads are watched (rollout.go, changes.go, steady.go,

@@ -48,7 +48,7 @@ func TestPassedChecks(t *testing.T) {
 	}
 }
 
-// TestPassedChecksAreBounded: the newest images are remembered. What is no list of them is forgotten.
+// TestPassedChecksAreBounded: the newest images are remembered. What cannot be read is forgotten.
 func TestPassedChecksAreBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "demo.json")
 	passed := readPassedChecks(path, "here v1", event.Stage{})
