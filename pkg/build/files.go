@@ -71,35 +71,35 @@ type knownFile struct {
 	digest string
 }
 
-// digest returns the sha256 of the file's content, hex, and its stat from before it was read. Only
-// a regular file is opened: BuildKit is sent a socket as an empty file.
-func (d *fileDigests) digest(ctx context.Context, path string) (digest string, now fileStat, err error) {
-	now, err = stat(path, unix.AT_SYMLINK_NOFOLLOW)
+// digest returns the sha256 of the file's content, hex. Only a regular file is opened: BuildKit is
+// sent a socket as an empty file.
+func (d *fileDigests) digest(ctx context.Context, path string) (string, error) {
+	now, err := stat(path, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
-		return "", now, err
+		return "", err
 	}
 	sum := sha256.New()
 	if now.mode&unix.S_IFMT != unix.S_IFREG {
-		return hex.EncodeToString(sum.Sum(nil)), now, nil
+		return hex.EncodeToString(sum.Sum(nil)), nil
 	}
 	if known, ok := d.known.Load(path); ok && known.(knownFile).stat == now {
-		return known.(knownFile).digest, now, nil
+		return known.(knownFile).digest, nil
 	}
 	begun := time.Now()
 	file, err := openFile(path)
 	if err != nil {
-		return "", now, err
+		return "", err
 	}
 	defer func() { _ = file.Close() }()            // only read
 	block := make([]byte, min(now.size+1, 32<<10)) // small for a small file
 	if _, err := io.CopyBuffer(sum, files.UntilDone(ctx, file), block); err != nil {
-		return "", now, err
+		return "", err
 	}
-	digest = hex.EncodeToString(sum.Sum(nil))
+	digest := hex.EncodeToString(sum.Sum(nil))
 	if now.trustedAt(begun) {
 		d.known.Store(path, knownFile{now, digest})
 	}
-	return digest, now, nil
+	return digest, nil
 }
 
 // openFile opens a file that was a regular one a moment ago. If it no longer is, fs.ErrNotExist is
@@ -231,7 +231,7 @@ func (f *contextFile) look(ctx context.Context, digests *fileDigests) (*contextF
 	switch {
 	case found.mode.IsDir():
 	case found.mode.IsRegular():
-		digest, _, err := digests.digest(ctx, f.source)
+		digest, err := digests.digest(ctx, f.source)
 		if err != nil {
 			return nil, err
 		}

@@ -90,8 +90,8 @@ func New(cluster *kube.Cluster, project string, journal permissions, options Opt
 		folder:           strings.ToValidUTF8(folder, "?"), // the journal is JSON
 		charts:           charts{dir: options.CacheDir},
 		revisionContents: map[string]contents{}, images: map[string][]namedImage{}, repositories: map[string]string{},
-		validated: map[string]validated{}, clean: map[string]string{}, settled: map[string]settledCRD{}, restores: map[string]int{},
-		running: map[string]time.Time{}, commands: map[int]string{},
+		clean: map[string]string{}, settled: map[string]settledCRD{}, validated: map[string]validated{},
+		restores: map[string]int{}, running: map[string]time.Time{}, commands: map[int]string{},
 		checkPods: map[string]bool{},
 	}
 }

@@ -43,7 +43,8 @@ func TestPassedChecks(t *testing.T) {
 	if err := passed.forget(tag); err != nil {
 		t.Fatal(err)
 	}
-	if later := readPassedChecks(path, "here v1", event.Stage{}); passed.has(check) || later.has(check) || later.has(otherCommand) {
+	later := readPassedChecks(path, "here v1", event.Stage{})
+	if passed.has(check) || later.has(check) || later.has(otherCommand) {
 		t.Errorf("of an image that is built again, the next devloop knows %+v", later.images)
 	}
 }
