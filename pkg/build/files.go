@@ -45,10 +45,19 @@ type fileStat struct {
 
 // stat follows links unless unix.AT_SYMLINK_NOFOLLOW is in flags.
 func stat(path string, flags int) (fileStat, error) {
+	return statBy(path, func(s *unix.Stat_t) error { return unix.Fstatat(unix.AT_FDCWD, path, s, flags) })
+}
+
+// statOpen is the stat of what was opened, whatever its path leads to by now.
+func statOpen(file *os.File) (fileStat, error) {
+	return statBy(file.Name(), func(s *unix.Stat_t) error { return unix.Fstat(int(file.Fd()), s) })
+}
+
+func statBy(path string, call func(*unix.Stat_t) error) (fileStat, error) {
 	var s unix.Stat_t
-	err := unix.Fstatat(unix.AT_FDCWD, path, &s, flags)
+	err := call(&s)
 	for errors.Is(err, unix.EINTR) { // as network file systems may answer
-		err = unix.Fstatat(unix.AT_FDCWD, path, &s, flags)
+		err = call(&s)
 	}
 	if err != nil {
 		return fileStat{}, &fs.PathError{Op: "stat", Path: path, Err: err}
@@ -71,35 +80,38 @@ type knownFile struct {
 	digest string
 }
 
-// digest returns the sha256 of the file's content, hex. Only a regular file is opened: BuildKit is
-// sent a socket as an empty file.
-func (d *fileDigests) digest(ctx context.Context, path string) (string, error) {
-	now, err := stat(path, unix.AT_SYMLINK_NOFOLLOW)
+// digest returns the sha256 of the file's content, hex, and the file's stat from before it was read.
+// Only a regular file is opened: BuildKit is sent a socket as an empty file.
+func (d *fileDigests) digest(ctx context.Context, path string) (digest string, now fileStat, err error) {
+	now, err = stat(path, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
-		return "", err
+		return "", now, err
 	}
 	sum := sha256.New()
 	if now.mode&unix.S_IFMT != unix.S_IFREG {
-		return hex.EncodeToString(sum.Sum(nil)), nil
+		return hex.EncodeToString(sum.Sum(nil)), now, nil
 	}
 	if known, ok := d.known.Load(path); ok && known.(knownFile).stat == now {
-		return known.(knownFile).digest, nil
+		return known.(knownFile).digest, now, nil
 	}
 	begun := time.Now()
 	file, err := openFile(path)
 	if err != nil {
-		return "", err
+		return "", now, err
 	}
-	defer func() { _ = file.Close() }()            // only read
-	block := make([]byte, min(now.size+1, 32<<10)) // small for a small file
+	defer func() { _ = file.Close() }() // only read
+	if now, err = statOpen(file); err != nil {
+		return "", now, err
+	}
+	block := make([]byte, min(max(now.size, 512), 32<<10)) // small for a small file
 	if _, err := io.CopyBuffer(sum, files.UntilDone(ctx, file), block); err != nil {
-		return "", err
+		return "", now, err
 	}
-	digest := hex.EncodeToString(sum.Sum(nil))
+	digest = hex.EncodeToString(sum.Sum(nil))
 	if now.trustedAt(begun) {
 		d.known.Store(path, knownFile{now, digest})
 	}
-	return digest, nil
+	return digest, now, nil
 }
 
 // openFile opens a file that was a regular one a moment ago. If it no longer is, fs.ErrNotExist is
@@ -231,11 +243,12 @@ func (f *contextFile) look(ctx context.Context, digests *fileDigests) (*contextF
 	switch {
 	case found.mode.IsDir():
 	case found.mode.IsRegular():
-		digest, err := digests.digest(ctx, f.source)
+		digest, read, err := digests.digest(ctx, f.source)
 		if err != nil {
 			return nil, err
 		}
-		found.content, found.isSocket = []string{digest}, now.mode&unix.S_IFMT != unix.S_IFREG
+		found.trusted = found.trusted && read == now // else another file was in its place for a moment
+		found.content, found.isSocket = []string{digest}, read.mode&unix.S_IFMT != unix.S_IFREG
 	case found.mode&fs.ModeSymlink != 0:
 		found.content = []string{info.Linkname}
 	case found.mode&fs.ModeDevice != 0: // recreated and never opened, as is a named pipe
@@ -250,14 +263,27 @@ func (f *contextFolder) look() (*contextFolder, []fs.DirEntry, error) {
 	if err != nil || f.trusted && f.stat == now {
 		return f, nil, err
 	}
+	// Another one may be in its place for a moment, so what counts is the folder that is read.
+	folder, err := os.OpenFile(f.source, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return f, nil, err
+	}
+	defer func() { _ = folder.Close() }() // only read
+	if now, err = statOpen(folder); err != nil {
+		return f, nil, err
+	}
 	found := &contextFolder{source: f.source, stat: now, trusted: now.trustedAt(time.Now())}
-	entries, err := os.ReadDir(f.source)
+	entries, err := folder.ReadDir(-1)
+	if err != nil {
+		return f, nil, err
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	sum := sha256.New()
 	for _, entry := range entries {
 		writeFields(sum, entry.Name(), entry.Type().String())
 	}
 	found.entries = string(sum.Sum(nil))
-	return found, entries, err
+	return found, entries, nil
 }
 
 // sideBySide calls do for each of a list, until there is an error.
@@ -288,7 +314,11 @@ type contextFS struct {
 }
 
 func (c contextFS) Walk(ctx context.Context, target string, walk fs.WalkDirFunc) error {
-	return c.walk(ctx, target, nil, walk)
+	err := c.walk(ctx, target, nil, walk)
+	if errors.Is(err, fs.SkipDir) { // the context itself is gone
+		return nil
+	}
+	return err
 }
 
 func (c contextFS) walk(ctx context.Context, name string, folder fs.DirEntry, walk fs.WalkDirFunc) error {

@@ -885,3 +885,27 @@ func TestOpenFilesDoNotCount(t *testing.T) {
 		t.Error("a backup does not count, which the image has")
 	}
 }
+
+// TestFolderThatCannotBeRead: it may be back by the next hash, as old as it was before.
+func TestFolderThatCannotBeRead(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "folder")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	known, entries, err := (&contextFolder{source: folder}).look()
+	if err != nil || len(entries) != 0 || known.entries == "" {
+		t.Fatalf("an empty folder is %+v (%v)", known, err)
+	}
+	if err := os.Rename(folder, folder+"2"); err != nil {
+		t.Fatal(err)
+	}
+	gone, _, err := (&contextFolder{source: folder}).look()
+	if !errors.Is(err, fs.ErrNotExist) || gone.trusted || gone.entries == known.entries {
+		t.Errorf("a folder that is gone is %+v (%v)", gone, err)
+	}
+	// Files of the system are older than any step of a file system's clock.
+	file, _, err := (&contextFolder{source: "/etc/passwd"}).look()
+	if err == nil || file.trusted || file.entries == known.entries {
+		t.Errorf("a file is the folder %+v (%v)", file, err)
+	}
+}

@@ -68,7 +68,7 @@ func (f transferFile) Info() (fs.FileInfo, error) {
 	if !ok {
 		return info, nil
 	}
-	digest, err := f.files.digest(f.ctx, f.path)
+	digest, _, err := f.files.digest(f.ctx, f.path)
 	if err != nil {
 		return nil, err
 	}
