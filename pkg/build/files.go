@@ -80,8 +80,8 @@ type knownFile struct {
 	digest string
 }
 
-// digest returns the sha256 of the file's content, hex, and the file's stat from before it was read.
-// Only a regular file is opened: BuildKit is sent a socket as an empty file.
+// digest returns the sha256 of the file's content, hex, and its stat from before it was read. Only
+// a regular file is opened: BuildKit is sent a socket as an empty file.
 func (d *fileDigests) digest(ctx context.Context, path string) (digest string, now fileStat, err error) {
 	now, err = stat(path, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {

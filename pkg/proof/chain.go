@@ -330,6 +330,10 @@ func describe(l event.Link) string {
 func hintFor(l event.Link) string {
 	switch l.Place {
 	case event.AtGateway:
+		if (Image{Ref: l.Want}).isOlder(l.Is) {
+			return "its pod may have started with its old configuration, which a node keeps for some seconds after the API " +
+				"server was away: let it start again (kubectl rollout restart deployment); else a values file names that image"
+		}
 		return "a values file names another image: leave it to gateway.backend.image, set from the configuration, " +
 			"and have the cluster options' default be c.KubeClusterConfig.image"
 	case event.AtFiles:

@@ -216,3 +216,19 @@ func TestOld(t *testing.T) {
 		t.Errorf("old: %v", names)
 	}
 }
+
+// TestGatewayHint: an older image of the same name need not come from a values file.
+func TestGatewayHint(t *testing.T) {
+	const want = "worker:aba617930b58739e"
+	for is, says := range map[string]string{
+		"worker:d961c7bdaa9e029d":       "let it start again",
+		"daskgateway/dask-worker:2024":  "a values file names another image",
+		"worker:v1":                     "a values file names another image",
+		"registry.example/worker:00000": "a values file names another image",
+	} {
+		err := Broken(event.Links{{Image: "worker", Place: event.AtGateway, Name: "http://gateway", Is: is, Want: want}})
+		if err == nil || !strings.Contains(event.Hint(err), says) {
+			t.Errorf("%s: %v → %s", is, err, event.Hint(err))
+		}
+	}
+}
