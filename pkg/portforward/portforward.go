@@ -61,6 +61,8 @@ type Forward struct {
 	listeners []*net.TCPListener
 	status    *status
 
+	hold atomic.Int64 // a time.Duration, see SetHold
+
 	// What is known of the target, for Address.
 	checked, http, gateway atomic.Bool
 }
@@ -73,6 +75,7 @@ func Listen(ctx context.Context, spec Spec, sink event.Sink) (*Forward, error) {
 		return nil, explain(err)
 	}
 	f := &Forward{spec: spec, listeners: listeners}
+	f.SetHold(spec.Hold)
 	f.status = newStatus(sink.Stage("forward"), f.Address)
 	f.found(nil)
 	return f, nil
@@ -81,6 +84,9 @@ func Listen(ctx context.Context, spec Spec, sink event.Sink) (*Forward, error) {
 // Addr is the local address, with the port that was picked if Spec left it open. Of two loopback
 // addresses it is 127.0.0.1.
 func (f *Forward) Addr() *net.TCPAddr { return f.listeners[0].Addr().(*net.TCPAddr) }
+
+// SetHold sets how long connections that are made from now on wait for a ready pod.
+func (f *Forward) SetHold(hold time.Duration) { f.hold.Store(int64(hold)) }
 
 // Target is what the forward leads to.
 func (f *Forward) Target() Target { return f.spec.Target }
@@ -128,7 +134,8 @@ func (f *Forward) Serve(ctx context.Context, cluster Cluster, client kubernetes.
 	})
 	tunnels.Go(func() { stage.Supervise(tunnelling, "counts", f.status.reportCounts) })
 	serve := func(client *net.TCPConn) {
-		c := &connection{client: client, hold: f.spec.Hold, pods: pods, status: f.status, replay: newReplayBuffer()}
+		c := &connection{client: client, hold: time.Duration(f.hold.Load()), pods: pods, status: f.status,
+			replay: newReplayBuffer()}
 		connections.Go(func() { _ = f.status.bugs.Recover("connection", func() { c.serve(connected) }) })
 	}
 	for _, listener := range f.listeners {

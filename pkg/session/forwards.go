@@ -124,9 +124,10 @@ func (f *forwards) reconcile(c *config.Config) error {
 		}
 	}
 	for i, wanted := range c.Forwards {
-		next[i].Ready = wanted.Ready
+		next[i].Ready, next[i].Hold = wanted.Ready, wanted.Hold
 		if next[i].bound != nil {
 			next[i].bound.SetChecked(wanted.Ready != "")
+			next[i].bound.SetHold(wanted.Hold)
 		}
 	}
 	f.list = slices.DeleteFunc(next, func(o *openForward) bool { return o.bound == nil })
@@ -138,9 +139,9 @@ func (f *forwards) reconcile(c *config.Config) error {
 	return errors.Join(errs...)
 }
 
-// sameAddress tells whether a and b differ in nothing but the path that says that they are ready.
+// sameAddress tells whether a and b differ in nothing but what an open forward can change.
 func sameAddress(a, b config.Forward) bool {
-	a.Ready = b.Ready
+	a.Ready, a.Hold = b.Ready, b.Hold
 	return a == b
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/dask"
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -62,5 +63,28 @@ func TestNotReady(t *testing.T) {
 	defer cancel()
 	if err := untilAnswers(ctx, server.URL); err == nil || !strings.Contains(err.Error(), "does not answer with 200") {
 		t.Errorf("304 is an answer: %v", err)
+	}
+}
+
+// TestForwardStaysOpen: an address is not closed for what an open forward can change.
+func TestForwardStaysOpen(t *testing.T) {
+	c := &config.Config{Forwards: []config.Forward{{Service: "web", Namespace: "apps", Port: "80", Hold: time.Second}}}
+	f, err := bind(t.Context(), c, func(event.Event) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.close() }()
+	before := f.list[0].bound
+	f.list[0].stop = func() { t.Error("it is stopped") }
+	for _, changed := range []config.Forward{
+		{Service: "web", Namespace: "apps", Port: "80", Hold: time.Minute},
+		{Service: "web", Namespace: "apps", Port: "80", Hold: time.Minute, Ready: "/health"},
+	} {
+		if err := f.reconcile(&config.Config{Forwards: []config.Forward{changed}}); err != nil {
+			t.Fatal(err)
+		}
+		if now := f.list[0]; now.bound != before || now.Forward != changed {
+			t.Errorf("%+v is another forward, or has %+v", changed, now.Forward)
+		}
 	}
 }
