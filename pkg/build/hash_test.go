@@ -59,7 +59,7 @@ func (files tree) write(t *testing.T) string {
 }
 
 // emptyDocker answers like a daemon without images. (The end-to-end tests use a real one.)
-func emptyDocker(t testing.TB) *client.Client {
+func emptyDocker(t *testing.T) *client.Client {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/_ping") {

@@ -42,6 +42,12 @@ type applying struct {
 	adopt    bool
 }
 
+func newApplying(t *testing.T) *applying {
+	t.Helper()
+	server, cluster := newAPIServer(t)
+	return &applying{t: t, server: server, cluster: cluster, journal: onDisk(t), dir: t.TempDir()}
+}
+
 // deployer is a devloop that was just started.
 func (a *applying) deployer() *Deployer {
 	return New(a.cluster, "demo", a.journal, Options{Adopt: a.adopt, Folder: a.dir, CacheDir: a.dir,
@@ -142,13 +148,12 @@ func TestNothingIsWrittenBeforeItMayBegin(t *testing.T) {
 		"nothing to write": {installed, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server, cluster := newAPIServer(t)
-			a := &applying{t: t, server: server, cluster: cluster, journal: onDisk(t), dir: t.TempDir()}
+			a := newApplying(t)
 			test.prepare(a)
-			before, entries := server.written(), a.journal.Names(journal.Release)
+			before, entries := a.server.written(), a.journal.Names(journal.Release)
 			untouched := func() {
 				t.Helper()
-				if now := server.written(); !slices.Equal(now, before) {
+				if now := a.server.written(); !slices.Equal(now, before) {
 					t.Errorf("written before it may: %q", now[len(before):])
 				}
 				if _, err := os.Stat(filepath.Join(a.dir, "ran")); err == nil {
@@ -175,7 +180,7 @@ func TestNothingIsWrittenBeforeItMayBegin(t *testing.T) {
 			if err != nil || log != "" || begun != 1 {
 				t.Errorf("it ends with %v after beginning %d times, and reports %q", err, begun, log)
 			}
-			now := server.written()[len(before):]
+			now := a.server.written()[len(before):]
 			for _, want := range test.want {
 				if !slices.Contains(now, want) {
 					t.Errorf("%q is missing in %q", want, now)
@@ -192,15 +197,14 @@ func TestNothingIsWrittenBeforeItMayBegin(t *testing.T) {
 func TestReleaseThatChangesBeforeItIsBegun(t *testing.T) {
 	for name, byHand := range map[string]string{"of other values": "", "and its object": "by hand"} {
 		t.Run(name, func(t *testing.T) {
-			server, cluster := newAPIServer(t)
-			a := &applying{t: t, server: server, cluster: cluster, journal: onDisk(t), dir: t.TempDir()}
+			a := newApplying(t)
 			a.releases = []Release{{Name: "web", Namespace: "default", InlineValues: map[string]any{"text": "one"},
 				Chart: a.chart(map[string]string{"templates/web.yaml": configYAML})}}
 			if _, err := a.apply(allowed); err != nil {
 				t.Fatal(err)
 			}
 			if byHand != "" {
-				server.edit("default", "web", map[string]string{"text": byHand})
+				a.server.edit("default", "web", map[string]string{"text": byHand})
 			} else {
 				a.releases[0].InlineValues = map[string]any{"text": "two"}
 			}
@@ -215,7 +219,7 @@ func TestReleaseThatChangesBeforeItIsBegun(t *testing.T) {
 				t.Fatal(err)
 			}
 			last, err := a.deployer().last(t.Context(), a.releases[0])
-			if got := server.data("default", "web")["text"]; got != want || err != nil || last.version != 3 {
+			if got := a.server.data("default", "web")["text"]; got != want || err != nil || last.version != 3 {
 				t.Errorf("it has %q, want %q, at revision %d (%v)", got, want, last.version, err)
 			}
 		})
@@ -224,29 +228,28 @@ func TestReleaseThatChangesBeforeItIsBegun(t *testing.T) {
 
 // To unpack Helm's records takes longer than all else that an upgrade does before its objects.
 func TestUpgradeReadsTheRecordsOnce(t *testing.T) {
-	server, cluster := newAPIServer(t)
-	a := &applying{t: t, server: server, cluster: cluster, journal: onDisk(t), dir: t.TempDir()}
+	a := newApplying(t)
 	a.releases = []Release{{Name: "web", Namespace: "default", Chart: a.chart(map[string]string{
 		"templates/web.yaml": configYAML, "crds/crd.yaml": crdYAML})}}
 	for _, text := range []string{"one", "two", "three"} {
-		server.mu.Lock()
-		server.requests = nil
-		server.mu.Unlock()
+		a.server.mu.Lock()
+		a.server.requests = nil
+		a.server.mu.Unlock()
 		a.releases[0].InlineValues = map[string]any{"text": text}
 		if _, err := a.apply(allowed); err != nil {
 			t.Fatal(err)
 		}
 	}
-	server.mu.Lock()
-	defer server.mu.Unlock()
+	a.server.mu.Lock()
+	defer a.server.mu.Unlock()
 	read := 0
-	for _, request := range server.requests {
+	for _, request := range a.server.requests {
 		isList := strings.HasPrefix(request, "GET /api/v1/namespaces/default/secrets?")
 		if isList && !strings.HasSuffix(request, metadataOnly) {
 			read++
 		}
 	}
 	if read != 1 {
-		t.Errorf("they were read %d times: %q", read, server.requests)
+		t.Errorf("they were read %d times: %q", read, a.server.requests)
 	}
 }

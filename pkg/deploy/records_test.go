@@ -170,8 +170,7 @@ func TestAbandoned(t *testing.T) {
 
 // What was read of the records before a write counts, unless somebody has changed them since.
 func TestRecordsAreReadAgainOnlyIfTheyChanged(t *testing.T) {
-	server, cluster := newAPIServer(t)
-	a := &applying{t: t, server: server, cluster: cluster, journal: onDisk(t), dir: t.TempDir()}
+	a := newApplying(t)
 	r := Release{Name: "web", Namespace: "default", Chart: a.chart(nil)}
 	a.releases = []Release{r}
 	if _, err := a.apply(allowed); err != nil {
@@ -184,16 +183,16 @@ func TestRecordsAreReadAgainOnlyIfTheyChanged(t *testing.T) {
 	}
 	read := func() (label string, whole int) {
 		t.Helper()
-		server.mu.Lock()
-		server.requests = nil
-		server.mu.Unlock()
+		a.server.mu.Lock()
+		a.server.requests = nil
+		a.server.mu.Unlock()
 		_, history, err := d.helmFor(t.Context(), event.Stage{}, r, known, &writeLog{})
 		if err != nil || len(history) != 1 {
 			t.Fatalf("%d records, %v", len(history), err)
 		}
-		server.mu.Lock()
-		defer server.mu.Unlock()
-		for _, request := range server.requests {
+		a.server.mu.Lock()
+		defer a.server.mu.Unlock()
+		for _, request := range a.server.requests {
 			if strings.Contains(request, "/secrets") && !strings.HasSuffix(request, metadataOnly) {
 				whole++
 			}

@@ -40,17 +40,16 @@ func TestApplyAfterValidate(t *testing.T) {
 		}, 2, "three"},
 	} {
 		t.Run(says, func(t *testing.T) {
-			server, cluster := newAPIServer(t)
-			a := &applying{t: t, server: server, cluster: cluster, journal: onDisk(t), dir: t.TempDir()}
+			a := newApplying(t)
 			a.releases = []Release{{Name: "web", Namespace: "default", InlineValues: map[string]any{"text": "one"},
 				Chart: a.chart(map[string]string{"templates/web.yaml": configYAML})}}
 			if _, err := a.apply(allowed); err != nil {
 				t.Fatal(err)
 			}
 			tried := func() (n int) {
-				server.mu.Lock()
-				defer server.mu.Unlock()
-				for _, request := range server.requests {
+				a.server.mu.Lock()
+				defer a.server.mu.Unlock()
+				for _, request := range a.server.requests {
 					if strings.HasPrefix(request, "PATCH /api/v1/namespaces/default/configmaps/web?") &&
 						strings.Contains(request, "dryRun=All") {
 						n++
@@ -68,8 +67,8 @@ func TestApplyAfterValidate(t *testing.T) {
 			if err := d.Apply(t.Context(), quiet, a.releases, a.commands, time.Minute, allowed); err != nil {
 				t.Fatal(err)
 			}
-			if now := tried() - before; now != test.tries || server.data("default", "web")["text"] != test.want {
-				t.Errorf("tried %d times, not %d, and it has %q", now, test.tries, server.data("default", "web")["text"])
+			if now := tried() - before; now != test.tries || a.server.data("default", "web")["text"] != test.want {
+				t.Errorf("tried %d times, not %d, and it has %q", now, test.tries, a.server.data("default", "web")["text"])
 			}
 		})
 	}
@@ -77,8 +76,7 @@ func TestApplyAfterValidate(t *testing.T) {
 
 // Which images a release names is known after an Apply, whoever has rendered it.
 func TestImagesAfterValidateAndApply(t *testing.T) {
-	server, cluster := newAPIServer(t)
-	a := &applying{t: t, server: server, cluster: cluster, journal: onDisk(t), dir: t.TempDir()}
+	a := newApplying(t)
 	a.releases = []Release{{Name: "web", Namespace: "default", Chart: a.chart(map[string]string{"crds/crd.yaml": crdYAML,
 		"templates/gadget.yaml": gadgetYAML + "spec: {containers: [{name: web, image: web}]}\n"})}}
 	d, quiet := a.deployer(), event.Sink(func(event.Event) {})
