@@ -25,7 +25,6 @@ import (
 
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -288,18 +287,16 @@ func (f *contextFolder) look() (*contextFolder, []fs.DirEntry, error) {
 
 // sideBySide calls do for each of a list, until there is an error.
 func sideBySide[T any](ctx context.Context, list []T, do func(*T) error) error {
-	workers, ctx := errgroup.WithContext(ctx)
+	workers, ctx := event.NewGroup(ctx)
 	workers.SetLimit(runtime.GOMAXPROCS(0))
 	for batch := range slices.Chunk(list, 256) {
 		workers.Go(func() error {
-			return event.Guard(func() error {
-				for i := range batch {
-					if err := do(&batch[i]); err != nil {
-						return err
-					}
+			for i := range batch {
+				if err := do(&batch[i]); err != nil {
+					return err
 				}
-				return ctx.Err()
-			})
+			}
+			return ctx.Err()
 		})
 	}
 	return workers.Wait()

@@ -36,8 +36,9 @@ type podOnly struct {
 	checks map[string]bool
 }
 
-func checkKey(image string, command, args []string) string {
-	return fmt.Sprintf("%s %q %q", image, command, args)
+// checkKey tells the checks of images, or of namespaces, apart.
+func checkKey(of string, command, args []string) string {
+	return fmt.Sprintf("%s %q %q", of, command, args)
 }
 
 func (p *podOnly) add(pod deploy.CheckPod) {

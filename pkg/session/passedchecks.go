@@ -61,9 +61,8 @@ func readPassedChecks(path, cluster string, stage event.Stage) *passedChecks {
 func (p *passedChecks) has(pod deploy.CheckPod) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.ContainsFunc(p.images, func(image checkedImage) bool {
-		return image.Ref == pod.Image && slices.Contains(image.Checks, checkHash(pod))
-	})
+	i := p.index(pod.Image)
+	return i >= 0 && slices.Contains(p.images[i].Checks, checkHash(pod))
 }
 
 // add remembers that an image has passed a check.
@@ -101,13 +100,9 @@ func (p *passedChecks) index(ref string) int {
 
 // write replaces the file as a whole.
 func (p *passedChecks) write() error {
-	content, err := json.Marshal(passedOn{p.cluster, p.images})
-	if err == nil {
-		err = files.Replace(p.path, func(w io.Writer) error {
-			_, err := w.Write(content)
-			return err
-		})
-	}
+	err := files.Replace(p.path, func(w io.Writer) error {
+		return json.NewEncoder(w).Encode(passedOn{p.cluster, p.images})
+	})
 	if err != nil {
 		return fmt.Errorf("remember which checks images have passed: %w", err)
 	}
@@ -115,6 +110,6 @@ func (p *passedChecks) write() error {
 }
 
 func checkHash(pod deploy.CheckPod) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q %q", pod.Namespace, pod.Command, pod.Args))
+	sum := sha256.Sum256([]byte(checkKey(pod.Namespace, pod.Command, pod.Args)))
 	return hex.EncodeToString(sum[:16])
 }

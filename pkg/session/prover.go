@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// settleTime is how long the chain may stay broken after a rollout: traefik sends
-	// requests to the gateway's old pod for a moment, and old pods take their time to end.
-	// A container that has just started gets its synced files in a moment.
+	// settleTime is how long the chain may stay broken after a rollout: traefik sends requests to the
+	// gateway's old pod for a moment, and old pods take their time to end. A container that has just
+	// started gets its synced files in a moment.
 	settleTime = 8 * time.Second
 	// reportedSettleTime is the same for an error that is already reported.
 	reportedSettleTime = 500 * time.Millisecond
