@@ -26,6 +26,8 @@ const (
 	LabelCluster    = "gateway.dask.org/cluster"  // of the parts of a Dask cluster
 	labelComponent  = "app.kubernetes.io/component"
 	componentWorker = "dask-worker"
+	// A pod that serves a gateway's API; its proxy and its controller have other components.
+	componentGateway = "gateway"
 	// A scheduler's pod, and its container.
 	componentScheduler = "dask-scheduler"
 )

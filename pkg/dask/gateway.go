@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/devloop/devloop/pkg/event"
@@ -26,7 +28,10 @@ const HealthPath = "/api/health"
 const OptionsPath = "/api/v1/options"
 
 // APIPorts are the ports of a gateway's services and pods that serve its API, by its chart.
-var APIPorts = []string{"80", "8000", "web", "api", "http"}
+var APIPorts = []string{"80", "8000", "web", APIPort, "http"}
+
+// APIPort is the port of a gateway's own pods.
+const APIPort = "api"
 
 // DefaultImage asks the gateway at the URL of its options which image new clusters get by default;
 // "" and why if the options do not say.
@@ -138,6 +143,29 @@ func gatewaysIn(ctx context.Context, c *kube.Cluster, namespace string) ([]Gatew
 		add("deployment", &deployments.Items[i])
 	}
 	return found, nil
+}
+
+// APIPods returns the gateway's own pods that are ready to serve its API at APIPort, and whether
+// one that is being deleted may still answer in their place.
+func (p *Platform) APIPods(g Gateway) (ready []string, ending bool) {
+	for _, pod := range p.pods {
+		if pod.Namespace != g.Namespace || pod.Labels[labelGateway] != g.instance ||
+			pod.Labels[labelComponent] != componentGateway || kube.HasEnded(pod) || !servesAPI(pod) {
+			continue
+		}
+		if pod.DeletionTimestamp != nil {
+			ending = true
+		} else if kube.IsReady(pod) {
+			ready = append(ready, pod.Name)
+		}
+	}
+	return ready, ending
+}
+
+func servesAPI(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
+		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == APIPort })
+	})
 }
 
 // OperatorLabels returns the labels that the gateways of a namespace give to their users' objects,

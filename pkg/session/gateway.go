@@ -2,15 +2,23 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/dask"
+	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/portforward"
 	"github.com/devloop/devloop/pkg/proof"
 )
+
+// tunnelTimeout is how long a tunnel to a pod may take to open: less than the request through it.
+const tunnelTimeout = 3 * time.Second
 
 // leadsToGateway tells whether a forward leads to the API of a Dask Gateway: its ready path is a
 // gateway's, or its target has the labels of a gateway, and its port is one of the API.
@@ -53,13 +61,13 @@ func gatewayRoute(f config.Forward, address *net.TCPAddr) (route dask.Route, ok 
 }
 
 // askGateways asks a gateway of each release for the image of new clusters. silent says of which
-// releases no gateway named one, and why. An error is that of a certain route.
-func askGateways(
-	ctx context.Context, want *expected, gateways []dask.Gateway,
+// releases no gateway named one, and why. An error is that of a certain route, or of a pod.
+func (i inspector) askGateways(
+	ctx context.Context, want *expected, platform *dask.Platform,
 ) (answers []proof.Answer, silent []string, err error) {
-	for i, r := range want.config.Releases {
+	for at, r := range want.config.Releases {
 		reason := ""
-		for _, g := range gateways {
+		for _, g := range platform.Gateways {
 			if g.Release != r.ID() {
 				continue
 			}
@@ -70,6 +78,11 @@ func askGateways(
 			if !found {
 				continue
 			}
+			images, err := i.askPods(ctx, platform, g)
+			if err != nil {
+				return nil, nil, err
+			}
+			// The route is asked last: a proxy on it learns of a new pod a moment later.
 			image, why, err := dask.DefaultImage(ctx, route.Local+dask.OptionsPath)
 			switch {
 			case err != nil && route.Certain:
@@ -77,16 +90,69 @@ func askGateways(
 			case err != nil:
 				why = err.Error()
 			}
-			if reason = why; image != "" {
-				answers = append(answers, proof.Answer{From: route.Local, Image: image, Wants: want.imagesOf(i)})
-				break
+			if reason = why; image == "" {
+				continue
 			}
+			for _, image := range slices.Compact(slices.Sorted(slices.Values(append(images, image)))) {
+				answers = append(answers, proof.Answer{From: route.Local, Image: image, Wants: want.imagesOf(at)})
+			}
+			break
 		}
 		if reason != "" {
 			silent = append(silent, "release "+r.Name+": "+reason)
 		}
 	}
 	return answers, silent, nil
+}
+
+// askPods asks the ready pods of a gateway which image new clusters get, while another of its pods
+// ends: a proxy on the route may still send requests there, and its answer would hide theirs. It
+// asks none at other times.
+func (i inspector) askPods(ctx context.Context, platform *dask.Platform, g dask.Gateway) (images []string, err error) {
+	ready, ending := platform.APIPods(g)
+	switch {
+	case !ending:
+		return nil, nil
+	case len(ready) == 0:
+		return nil, fmt.Errorf("no pod of the gateway of release %s is ready", g.Release)
+	}
+	for _, pod := range ready {
+		image, err := i.askPod(ctx, g.Namespace, pod)
+		if err != nil {
+			return nil, fmt.Errorf("pod %s/%s: %w", g.Namespace, pod, err)
+		}
+		if image != "" {
+			images = append(images, image)
+		}
+	}
+	return images, nil
+}
+
+// askPod asks a pod of a gateway which image new clusters get; "" if it does not say.
+func (i inspector) askPod(ctx context.Context, namespace, pod string) (image string, err error) {
+	var refused atomic.Pointer[error] // why the pod cannot be reached
+	target := portforward.Target{Namespace: namespace, Kind: portforward.Pod, Name: pod, Port: dask.APIPort}
+	forward, err := portforward.Listen(ctx, portforward.Spec{Target: target, Bind: "127.0.0.1", Hold: tunnelTimeout},
+		func(e event.Event) {
+			if e.Phase == event.Warned && e.Err != nil {
+				refused.Store(&e.Err)
+			}
+		})
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer cancel()
+	serving.Go(func() {
+		_ = event.Guard(func() error { return forward.Serve(ctx, i.cluster.CurrentConfig, i.cluster.Client) })
+	})
+	image, _, err = dask.DefaultImage(ctx, "http://"+forward.Addr().String()+dask.OptionsPath)
+	if why := refused.Load(); err != nil && why != nil {
+		return "", *why
+	}
+	return image, err
 }
 
 // imagesOf returns the names of the images that a release names, or if there are none, of those

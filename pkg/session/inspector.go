@@ -61,7 +61,7 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 		if platform, err = dask.Running(groupCtx, i.cluster, want.namespaces); err != nil {
 			return err
 		}
-		at.Answers, found.silent, err = askGateways(groupCtx, want, platform.Gateways)
+		at.Answers, found.silent, err = i.askGateways(groupCtx, want, &platform)
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -74,7 +74,9 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 	links := proof.Chain(at)
 	found.old = proof.Old(at, platform.Clusters)
 	for _, a := range at.Answers {
-		linked := func(l event.Link) bool { return l.Place == event.AtGateway && string(l.Name) == a.From }
+		linked := func(l event.Link) bool {
+			return l.Place == event.AtGateway && string(l.Name) == a.From && l.Is == a.Image
+		}
 		if !slices.ContainsFunc(links, linked) {
 			found.foreign = append(found.foreign, a)
 		}
