@@ -95,6 +95,31 @@ print(app.backend_class(parent=app).scheduler_api_retries)`)
 		same(t, "how often it tries", "8\n", out)
 	})
 
+	step(t, "a gateway that is told to end goes on for two seconds, and answers who waits", func(t *testing.T) {
+		out := kubectl(t, "exec", "-n", namespace, "deploy/api-dask-gateway", "--", "python", "-c", `
+import asyncio, os, signal, time, types
+from aiohttp.web import GracefulExit
+from dask_gateway_server.app import DaskGateway
+app = DaskGateway()
+app.load_config_file("/etc/dask-gateway/dask_gateway_config.py")
+app.log.disabled = True
+waiting = asyncio.Event()
+app.backend = types.SimpleNamespace(cluster_waiters={"cluster": waiting})
+
+async def serve():
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, app.handle_shutdown_signal, signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(60)
+
+began = time.monotonic()
+try:
+    asyncio.run(serve())
+except GracefulExit:
+    print(time.monotonic() - began >= 2, waiting.is_set())`)
+		same(t, "whether it goes on and answers", "True True\n", out)
+	})
+
 	step(t, "a touch changes nothing", func(t *testing.T) {
 		before, now := revisions(t, cluster), time.Now()
 		must(t, os.Chtimes(filepath.Join(p.dir, "requirements.txt"), now, now))
