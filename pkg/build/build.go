@@ -63,8 +63,8 @@ type engine interface {
 	offer(options *bkclient.SolveOpt, tag name.Tag) error
 	// name gives the image of BuildKit's answer its only name, and returns its ID.
 	name(ctx context.Context, answer map[string]string, tag name.Tag) (id string, err error)
-	// discard removes what a build left that gets no name.
-	discard(ctx context.Context, tag name.Tag) error
+	// discard removes what a build left that gets no name. The answer may be nil.
+	discard(ctx context.Context, answer map[string]string, tag name.Tag) error
 	remove(ctx context.Context, tag name.Tag) error
 }
 
@@ -245,11 +245,7 @@ func (b *Builder) build(ctx context.Context, sink event.Sink, input Input) (id s
 			}
 		}
 		if err != nil {
-			discardCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
-			defer cancel()
-			if left := b.engine.discard(discardCtx, input.Tag); left != nil {
-				stage.Detail("what the build left could not be removed", "err", left.Error())
-			}
+			b.discard(ctx, stage, answer, input.Tag)
 			return nil, err
 		}
 		return []any{event.Build{Image: input.image(), ID: ShortID(id)}}, nil
@@ -268,9 +264,18 @@ func (i Input) image() event.Image {
 // discardTimeout bounds the clean-up after a build, whose own context may have ended.
 const discardTimeout = 10 * time.Second
 
+// discard removes what a build left that gets no name.
+func (b *Builder) discard(ctx context.Context, stage event.Stage, answer map[string]string, tag name.Tag) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+	defer cancel()
+	if err := b.engine.discard(ctx, answer, tag); err != nil {
+		stage.Detail("what the build left could not be removed", "err", err.Error())
+	}
+}
+
 // solveStable builds until no input was written meanwhile: BuildKit may have read half of a file
 // that now has its old content again. The second time, whatever is the same comes from BuildKit's
-// cache.
+// cache. With an error, the answer names what the caller should discard.
 func (b *Builder) solveStable(
 	ctx context.Context, sink event.Sink, input Input,
 ) (answer map[string]string, err error) {
@@ -286,17 +291,18 @@ func (b *Builder) solveStable(
 		})
 		answer, err := b.solve(ctx, sink, input)
 		if err = errors.Join(err, lookup.Wait()); err != nil {
-			return nil, err
+			return answer, err
 		}
 		again, err := hasher.Hash(ctx, input.Image)
 		switch {
 		case err != nil:
-			return nil, err
+			return answer, err
 		case again.Hash != input.Hash:
-			return nil, fmt.Errorf("image %s: an input changed during the build: %w", input.Name, event.ErrSuperseded)
+			return answer, fmt.Errorf("image %s: an input changed during the build: %w", input.Name, event.ErrSuperseded)
 		case again.stamp == input.stamp:
 			return answer, nil
 		}
+		b.discard(ctx, sink.Stage("build"), answer, input.Tag)
 		again.Checks = input.Checks
 		input = again
 	}
@@ -309,7 +315,8 @@ var ErrBrokeOff = errors.New("the build broke off")
 // 5xx. It would answer so wherever the step ran.
 var ErrServerBusy = errors.New("a server that the build needs is busy or broken")
 
-// solve runs BuildKit and returns its answer.
+// solve runs BuildKit and returns its answer. With an error, this has the image's ID as far as the
+// progress told it, and may be nil.
 func (b *Builder) solve(ctx context.Context, sink event.Sink, input Input) (answer map[string]string, err error) {
 	stage := sink.Stage("build")
 	options, err := b.options(input)
@@ -354,12 +361,12 @@ func (b *Builder) solve(ctx context.Context, sink event.Sink, input Input) (answ
 	}
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return progress.answer, context.Cause(ctx)
 		}
 		if away := b.engine.ping(ctx); away != nil {
-			return nil, fmt.Errorf("image %s: %w: %w", input.Name, ErrBrokeOff, away)
+			return progress.answer, fmt.Errorf("image %s: %w: %w", input.Name, ErrBrokeOff, away)
 		}
-		return nil, progress.explain(err, b.engine.place())
+		return progress.answer, progress.explain(err, b.engine.place())
 	}
 	return response.ExporterResponse, nil
 }

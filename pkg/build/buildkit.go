@@ -215,7 +215,7 @@ func (e *containerdEngine) has(ctx context.Context, tag name.Tag) (bool, error) 
 }
 
 // temporary is an image's name until it gets its own: BuildKit gives a name at once, and containerd
-// collects images without one.
+// collects images without one. In Docker, images get it only to be discarded.
 func temporary(tag name.Tag) (name.Tag, error) {
 	return name.NewTag("devloop.invalid/" + tag.RepositoryStr() + ":" + tag.TagStr())
 }
@@ -246,7 +246,7 @@ func (e *containerdEngine) name(ctx context.Context, answer map[string]string, t
 	return id, event.Transient(e.store.Rename(ctx, temporary, tag)) // another devloop may have built the same
 }
 
-func (e *containerdEngine) discard(ctx context.Context, tag name.Tag) error {
+func (e *containerdEngine) discard(ctx context.Context, _ map[string]string, tag name.Tag) error {
 	temporary, err := temporary(tag)
 	if err != nil {
 		return err
@@ -256,7 +256,7 @@ func (e *containerdEngine) discard(ctx context.Context, tag name.Tag) error {
 
 // remove also removes what a killed build left.
 func (e *containerdEngine) remove(ctx context.Context, tag name.Tag) error {
-	return errors.Join(e.store.Remove(ctx, tag), e.discard(ctx, tag))
+	return errors.Join(e.store.Remove(ctx, tag), e.discard(ctx, nil, tag))
 }
 
 type remoteEngine struct {
@@ -322,6 +322,6 @@ func (e *remoteEngine) name(_ context.Context, answer map[string]string, tag nam
 }
 
 // discard has nothing to do: the next Prune removes blobs that no image uses.
-func (*remoteEngine) discard(context.Context, name.Tag) error { return nil }
+func (*remoteEngine) discard(context.Context, map[string]string, name.Tag) error { return nil }
 
 func (e *remoteEngine) remove(_ context.Context, tag name.Tag) error { return e.registry.Prune(tag) }

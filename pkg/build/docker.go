@@ -14,6 +14,8 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/devloop/devloop/pkg/event"
 )
 
 // dockerEngine is a Docker daemon with its own BuildKit and image store.
@@ -92,24 +94,61 @@ func (*dockerEngine) offer(*bkclient.SolveOpt, name.Tag) error { return nil }
 // name finds the image: Docker's classic store knows it by the digest of its configuration, its
 // containerd store by that of its manifest.
 func (e *dockerEngine) name(ctx context.Context, answer map[string]string, tag name.Tag) (string, error) {
-	for _, key := range []string{exptypes.ExporterImageDigestKey, exptypes.ExporterImageConfigDigestKey} {
-		id := digest.Digest(answer[key])
-		if id.Validate() != nil {
-			continue
-		}
-		_, err := e.client.ImageTag(ctx, client.ImageTagOptions{Source: id.String(), Target: tag.String()})
+	ids := exported(answer)
+	for _, id := range ids {
+		_, err := e.client.ImageTag(ctx, client.ImageTagOptions{Source: id, Target: tag.String()})
 		if !errdefs.IsNotFound(err) {
-			return id.String(), err
+			return id, err
 		}
 	}
-	//nolint:staticcheck // a name
-	return "", fmt.Errorf("Docker built it and cannot find it again (answer: %v)", answer)
+	if len(ids) == 0 {
+		//nolint:staticcheck // a name
+		return "", fmt.Errorf("Docker built an image and did not return its ID (answer: %v)", answer)
+	}
+	// Another devloop, another build of the same content, or a prune removed it.
+	return "", event.Transient(fmt.Errorf("image %s vanished from Docker before it was named", ids[0]))
 }
 
-// discard has nothing to do: Docker prunes images without a name.
-func (*dockerEngine) discard(context.Context, name.Tag) error { return nil }
+// exported returns the IDs that an image of BuildKit's answer may have in Docker.
+func exported(answer map[string]string) (ids []string) {
+	for _, key := range []string{exptypes.ExporterImageDigestKey, exptypes.ExporterImageConfigDigestKey} {
+		if id := digest.Digest(answer[key]); id.Validate() == nil {
+			ids = append(ids, id.String())
+		}
+	}
+	return ids
+}
 
+// discard removes the image unless it has a name; Docker would keep it for good. It removes it by a
+// temporary name: by ID, Docker would also remove an image that another devloop has just named.
+func (e *dockerEngine) discard(ctx context.Context, answer map[string]string, tag name.Tag) error {
+	temporary, err := temporary(tag)
+	if err != nil {
+		return err
+	}
+	for _, id := range exported(answer) {
+		_, err := e.client.ImageTag(ctx, client.ImageTagOptions{Source: id, Target: temporary.String()})
+		if err == nil {
+			_, err = e.client.ImageRemove(ctx, temporary.String(), client.ImageRemoveOptions{PruneChildren: true})
+		}
+		// It may be gone already, or be in use: by a container, or as the base of another image.
+		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
+			return e.at.dockerError(err)
+		}
+	}
+	return nil
+}
+
+// remove also removes the name that a failed discard left.
 func (e *dockerEngine) remove(ctx context.Context, tag name.Tag) error {
+	temporary, err := temporary(tag)
+	if err != nil {
+		return err
+	}
+	return errors.Join(e.removeName(ctx, tag), e.removeName(ctx, temporary))
+}
+
+func (e *dockerEngine) removeName(ctx context.Context, tag name.Tag) error {
 	_, err := e.client.ImageRemove(ctx, tag.String(), client.ImageRemoveOptions{PruneChildren: true})
 	// Without Docker there is nothing to remove.
 	if err != nil && !errdefs.IsNotFound(err) && !client.IsErrConnectionFailed(err) {

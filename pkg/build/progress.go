@@ -14,6 +14,7 @@ import (
 
 	"github.com/charmbracelet/x/ansi"
 	bkclient "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/opencontainers/go-digest"
 
@@ -29,6 +30,9 @@ type progress struct {
 	steps  map[digest.Digest]*step
 	order  []*step // in which BuildKit named them
 	failed *step
+	// answer has the ID of the image that Docker's classic store is about to hold, as BuildKit's
+	// answer will. It is nil before that.
+	answer map[string]string
 }
 
 type step struct {
@@ -114,6 +118,11 @@ func (p *progress) update(status *bkclient.SolveStatus) {
 		send(took, event.BuildStep, event.Instruction{Image: event.Image{Name: event.Name(p.input.Name)},
 			Step: s.name, Cached: vertex.Cached, Failed: vertex.Error != ""})
 	}
+	for _, one := range status.Statuses {
+		if id, found := strings.CutPrefix(one.ID, writingImage); found {
+			p.answer = map[string]string{exptypes.ExporterImageConfigDigestKey: id}
+		}
+	}
 	for _, line := range status.Logs {
 		s := p.step(line.Vertex)
 		s.tail = append(s.tail, line.Data...)
@@ -122,6 +131,11 @@ func (p *progress) update(status *bkclient.SolveStatus) {
 		}
 	}
 }
+
+// writingImage precedes the ID of the image that Docker is about to store (moby,
+// builder-next/exporter/export.go). A build that ends at that moment has no other answer. Docker's
+// containerd store does not send it: there, such a build leaves its image.
+const writingImage = "writing image "
 
 // notedStep is how long a step has to take for a line in the log without -v.
 const notedStep = 100 * time.Millisecond

@@ -33,6 +33,8 @@ func TestBuild(t *testing.T) {
 	t.Run("secrets reach the build and are no inputs", buildSecrets)
 	t.Run("ssh", buildSSH)
 	t.Run("a step that fails", buildFailure)
+	t.Run("an input that changes during the build", buildOutdated)
+	t.Run("an image that gets no name", func(t *testing.T) { testPackage(t, "TestDiscard", os.Environ()) })
 	t.Run("the daemon of a docker context", buildInContext)
 	t.Run("only the newest images are kept", buildKeep)
 	t.Run("an image that is built from another one", builtFromAnother)
@@ -155,20 +157,7 @@ assert s.makefile('rb').read(9)[4:] == b'\x0c\0\0\0\1', 'not one key'
 	}
 	keys := agent.NewKeyring()
 	must(t, keys.Add(agent.AddedKey{PrivateKey: key}))
-	socket := filepath.Join(t.TempDir(), "agent")
-	listener, err := net.Listen("unix", socket)
-	must(t, err)
-	defer func() { _ = listener.Close() }()
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _ = agent.ServeAgent(keys, conn) }() // until the build lets go
-		}
-	}()
-	p.env = append(p.env, "SSH_AUTH_SOCK="+socket)
+	p.env = append(p.env, "SSH_AUTH_SOCK="+serveAgent(t, keys))
 	p.build(t)
 }
 
@@ -191,6 +180,65 @@ func buildFailure(t *testing.T) {
 	if err != nil || !strings.Contains(string(whole), "Collecting package-1\n") {
 		t.Errorf("%s: %v:\n%s", found[1], err, whole)
 	}
+}
+
+// buildOutdated has a step of the build change an input, through its ssh agent.
+func buildOutdated(t *testing.T) {
+	p := newImageProject(t, "    ssh: [default]\n", `COPY one.py input /
+RUN --mount=type=ssh python3 one.py
+`)
+	p.append(t, "Dockerfile", "LABEL project="+p.name+"\n")
+	p.write(t, "input", "before\n")
+	p.write(t, "one.py", "# "+p.dir+`: not in any cache
+import os, socket
+s = socket.socket(socket.AF_UNIX)
+s.connect(os.environ['SSH_AUTH_SOCK'])
+s.send(b'\0\0\0\1\x0b')
+assert s.recv(1) == b'\0'
+`)
+	p.env = append(p.env, "SSH_AUTH_SOCK="+serveAgent(t, listingAgent{agent.NewKeyring(), func() error {
+		return os.WriteFile(filepath.Join(p.dir, "input"), []byte("after\n"), 0o644)
+	}}))
+	image, log := p.build(t)
+	if n := strings.Count(log, "image built"); n != 1 || !strings.Contains(savedImage(t, image), "after\n") {
+		t.Errorf("%d builds made an image, and %s may hold what the disk does not:\n%s", n, image, log)
+	}
+	left := docker(t, "image", "ls", "--all", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "label=project="+p.name)
+	if left = strings.TrimSpace(left); left != image {
+		t.Errorf("these images are there, and not only %s:\n%s", image, left)
+	}
+}
+
+// listingAgent calls asked before it lists its keys.
+type listingAgent struct {
+	agent.Agent
+	asked func() error
+}
+
+func (a listingAgent) List() ([]*agent.Key, error) {
+	if err := a.asked(); err != nil {
+		return nil, err
+	}
+	return a.Agent.List()
+}
+
+// serveAgent serves an ssh agent until the test ends, and returns its socket.
+func serveAgent(t *testing.T, keys agent.Agent) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "agent")
+	listener, err := net.Listen("unix", socket)
+	must(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _ = agent.ServeAgent(keys, conn) }() // until the build lets go
+		}
+	}()
+	return socket
 }
 
 func buildInContext(t *testing.T) {
@@ -354,7 +402,13 @@ func buildSynced(t *testing.T) {
 	if len(daemons) == 0 {
 		t.Fatal("no buildkitd in", cache)
 	}
-	_, err = command(t.Context(), append(os.Environ(), "BUILDKITD="+daemons[0]), "go", "test", "-tags", "e2e",
-		"-count", "1", "-run", "TestSyncedInBuildKit", "github.com/devloop/devloop/pkg/build")
+	testPackage(t, "TestSyncedInBuildKit", append(os.Environ(), "BUILDKITD="+daemons[0]))
+}
+
+// testPackage runs a test of pkg/build that is one of these tests.
+func testPackage(t *testing.T, name string, env []string) {
+	t.Helper()
+	_, err := command(t.Context(), env, "go", "test", "-tags", "e2e", "-count", "1", "-run", "^"+name+"$",
+		"github.com/devloop/devloop/pkg/build")
 	must(t, err)
 }
