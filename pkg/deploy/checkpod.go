@@ -318,7 +318,8 @@ func lastOf(output string) string {
 // checkPodTimeout returns the error of a check that timed out.
 func (d *Deployer) checkPodTimeout(ctx context.Context, t CheckPod, pod *corev1.Pod, cause error) error {
 	text, hint := t.commandSummary()+" in image "+t.Image, t.setting("give it more time, or have it end sooner")
-	if known := d.troubles(pod, false); len(known) > 0 {
+	known := d.troubles(pod, false)
+	if len(known) > 0 {
 		text, hint = text+": "+known[0].what, known[0].hint
 	} else if pod.Spec.NodeName == "" {
 		text, hint = text+": pod "+podID(pod)+" is on no node yet", "look at the nodes: kubectl describe nodes"
@@ -327,6 +328,10 @@ func (d *Deployer) checkPodTimeout(ctx context.Context, t CheckPod, pod *corev1.
 	err := fmt.Errorf("%s: %w", text, cause)
 	if tail := lastOf(output); tail != "" {
 		err = fmt.Errorf("%w\n%s", err, tail)
+	}
+	// Kubernetes had not started it yet: that says nothing about the image.
+	if pod.Status.Phase == corev1.PodPending && len(known) == 0 {
+		err = event.Transient(err)
 	}
 	return event.WithHint(err, hint)
 }

@@ -113,6 +113,8 @@ func TestCheckPod(t *testing.T) {
 			"ErrImagePull: i/o timeout", "default", true},
 		{"it never ends", node(corev1.PodStatus{Phase: corev1.PodRunning}), CheckPod{}, "not done after 1m0s", "default",
 			false},
+		{"the scheduler is away", node(corev1.PodStatus{Phase: corev1.PodPending}), CheckPod{}, "is on no node yet",
+			"default", true},
 		{"no node takes it",
 			node(corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled,
 				Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1"}}}),
