@@ -61,8 +61,8 @@ type Platform struct {
 	pods    []*corev1.Pod
 }
 
-// Running returns what runs in the namespaces, and what their gateways started anywhere. Pods that
-// are being deleted, and check pods, do not count.
+// Running returns what runs in the namespaces, and what their gateways started anywhere. Its
+// Containers leave out pods that are being deleted, and check pods.
 func Running(ctx context.Context, c *kube.Cluster, namespaces []string) (p Platform, err error) {
 	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
 	defer cancel()

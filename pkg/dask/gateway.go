@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
@@ -129,11 +132,9 @@ func gatewaysIn(ctx context.Context, c *kube.Cluster, namespace string) ([]Gatew
 	}
 	var found []Gateway
 	add := func(kind string, o metav1.Object) {
-		labels, annotations := o.GetLabels(), o.GetAnnotations()
-		if IsGateway(labels) {
+		if labels := o.GetLabels(); IsGateway(labels) {
 			found = append(found, Gateway{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(),
-				instance: labels[labelGateway],
-				Release:  annotations[kube.AnnotationReleaseNamespace] + "/" + annotations[kube.AnnotationRelease]})
+				instance: labels[labelGateway], Release: releaseOf(o)})
 		}
 	}
 	for i := range services.Items {
@@ -145,27 +146,88 @@ func gatewaysIn(ctx context.Context, c *kube.Cluster, namespace string) ([]Gatew
 	return found, nil
 }
 
-// APIPods returns the gateway's own pods that are ready to serve its API at APIPort, and whether
-// one that is being deleted may still answer in their place.
-func (p *Platform) APIPods(g Gateway) (ready []string, ending bool) {
+// APIPods are the gateway's own pods that serve its API at APIPort.
+type APIPods struct {
+	Ready    []string // names
+	Starting bool     // another one is not ready yet
+	Ending   bool     // another one is being deleted; until it is gone, it may answer in place of the others
+}
+
+// APIPods returns the gateway's own pods.
+func (p *Platform) APIPods(g Gateway) (found APIPods) {
 	for _, pod := range p.pods {
 		if pod.Namespace != g.Namespace || pod.Labels[labelGateway] != g.instance ||
 			pod.Labels[labelComponent] != componentGateway || kube.HasEnded(pod) || !servesAPI(pod) {
 			continue
 		}
-		if pod.DeletionTimestamp != nil {
-			ending = true
-		} else if kube.IsReady(pod) {
-			ready = append(ready, pod.Name)
+		switch {
+		case pod.DeletionTimestamp != nil:
+			found.Ending = true
+		case kube.IsReady(pod):
+			found.Ready = append(found.Ready, pod.Name)
+		default:
+			found.Starting = true
 		}
 	}
-	return ready, ending
+	return found
 }
 
 func servesAPI(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
 		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == APIPort })
 	})
+}
+
+func releaseOf(o metav1.Object) (id string) {
+	annotations := o.GetAnnotations()
+	return annotations[kube.AnnotationReleaseNamespace] + "/" + annotations[kube.AnnotationRelease]
+}
+
+// RestartStale restarts the gateway's own pods, as kubectl rollout restart does, if its ConfigMap
+// contains has and not hasNot: then the pods run with an older ConfigMap.
+func (g Gateway) RestartStale(ctx context.Context, c *kube.Cluster, has, hasNot string) (restarted bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
+	defer cancel()
+	text, err := g.configuration(ctx, c)
+	if err != nil || !strings.Contains(text, has) || strings.Contains(text, hasNot) {
+		return false, err
+	}
+	client := c.Client.AppsV1().Deployments(g.Namespace)
+	list, err := client.List(ctx, g.objects())
+	if err != nil {
+		return false, err
+	}
+	const restartedAt = `{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`
+	patch := fmt.Appendf(nil, restartedAt, time.Now().Format(time.RFC3339))
+	for _, d := range list.Items {
+		if d.Spec.Template.Labels[labelComponent] != componentGateway || releaseOf(&d) != g.Release {
+			continue
+		}
+		if _, err := client.Patch(ctx, d.Name, types.StrategicMergePatchType, patch,
+			metav1.PatchOptions{FieldManager: kube.FieldManager}); err != nil {
+			return restarted, err
+		}
+		restarted = true
+	}
+	return restarted, nil
+}
+
+// configuration returns what the ConfigMaps of the gateway's release hold for it.
+func (g Gateway) configuration(ctx context.Context, c *kube.Cluster) (text string, err error) {
+	list, err := c.Client.CoreV1().ConfigMaps(g.Namespace).List(ctx, g.objects())
+	if err != nil {
+		return "", err
+	}
+	for _, one := range list.Items {
+		if releaseOf(&one) == g.Release {
+			text += strings.Join(slices.Collect(maps.Values(one.Data)), "\n")
+		}
+	}
+	return text, nil
+}
+
+func (g Gateway) objects() metav1.ListOptions {
+	return metav1.ListOptions{LabelSelector: labelGateway + "=" + g.instance}
 }
 
 // OperatorLabels returns the labels that the gateways of a namespace give to their users' objects,

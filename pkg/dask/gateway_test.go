@@ -3,13 +3,18 @@ package dask
 import (
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/devloop/devloop/pkg/event"
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 func TestGatewayImage(t *testing.T) {
@@ -73,19 +78,65 @@ func TestAPIPods(t *testing.T) {
 	ended.Status.Phase = corev1.PodFailed
 	elsewhere.Spec.Containers[0].Ports[0].Name = "of another chart"
 	others := []*corev1.Pod{pod("demo", "one", "traefik", &now), pod("demo", "two", "gateway", &now),
-		pod("other", "one", "gateway", &now), starts, ended, elsewhere}
+		pod("other", "one", "gateway", &now), ended, elsewhere}
 	for says, test := range map[string]struct {
-		pods   []*corev1.Pod
-		ready  int
-		ending bool
+		pods []*corev1.Pod
+		want APIPods
 	}{
-		"others":         {others, 0, false},
-		"one that ends":  {append(others, ending), 0, true},
-		"one that stays": {append(others, ready), 1, false},
-		"both":           {append(others, ready, ending), 1, true},
+		"others":         {others, APIPods{}},
+		"one that ends":  {append(others, ending), APIPods{Ending: true}},
+		"one that stays": {append(others, ready), APIPods{Ready: []string{"pod"}}},
+		"one that comes": {append(others, starts), APIPods{Starting: true}},
+		"two":            {append(others, ready, ending), APIPods{Ready: []string{"pod"}, Ending: true}},
 	} {
-		if ready, ending := (&Platform{pods: test.pods}).APIPods(gateway); len(ready) != test.ready || ending != test.ending {
-			t.Errorf("%s: %d are ready, and one ends: %v", says, len(ready), ending)
+		if got := (&Platform{pods: test.pods}).APIPods(gateway); !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s: %+v", says, got)
+		}
+	}
+}
+
+// Of all that belongs to a gateway, only the pods that serve its API are restarted, and only if
+// the ConfigMap has the new image and no longer the old one.
+func TestRestartStale(t *testing.T) {
+	made := func(name, instance, release string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Name: name, Namespace: "demo", Labels: map[string]string{labelGateway: instance},
+			Annotations: map[string]string{kube.AnnotationReleaseNamespace: "demo", kube.AnnotationRelease: release}}
+	}
+	deployment := func(name, instance, component, release string) *appsv1.Deployment {
+		d := &appsv1.Deployment{ObjectMeta: made(name, instance, release)}
+		d.Spec.Template.Labels = map[string]string{labelComponent: component}
+		return d
+	}
+	config := &corev1.ConfigMap{ObjectMeta: made("api", "one", "dask"),
+		Data: map[string]string{"config.py": "image = new", "more": "x"}}
+	client := fake.NewClientset(config, deployment("api", "one", "gateway", "dask"),
+		deployment("traefik", "one", "traefik", "dask"), deployment("other", "two", "gateway", "dask"),
+		deployment("foreign", "one", "gateway", "team"))
+	gateway := Gateway{Namespace: "demo", Release: "demo/dask", instance: "one"}
+	for _, test := range []struct {
+		has, hasNot string
+		want        []string // what is restarted
+	}{
+		{"old", "new", nil},   // as somebody wants it
+		{"new", "image", nil}, // it names both
+		{"new", "old", []string{"api"}},
+	} {
+		done, err := gateway.RestartStale(t.Context(), &kube.Cluster{Client: client}, test.has, test.hasNot)
+		if err != nil || done != (len(test.want) > 0) {
+			t.Errorf("%s in place of %s: %v, %v", test.has, test.hasNot, done, err)
+		}
+		list, err := client.AppsV1().Deployments("demo").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var restarted []string
+		for _, d := range list.Items {
+			if d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] != "" {
+				restarted = append(restarted, d.Name)
+			}
+		}
+		if !slices.Equal(restarted, test.want) {
+			t.Errorf("%s in place of %s: %v are restarted", test.has, test.hasNot, restarted)
 		}
 	}
 }

@@ -330,9 +330,9 @@ func describe(l event.Link) string {
 func hintFor(l event.Link) string {
 	switch l.Place {
 	case event.AtGateway:
-		if (Image{Ref: l.Want}).isOlder(l.Is) {
-			return "its pod may have started with its old configuration, which a node keeps for some seconds after the API " +
-				"server was away: let it start again (kubectl rollout restart deployment); else a values file names that image"
+		if older, _ := OlderTags(l); older != "" {
+			return "see whether the gateway's ConfigMap names the new image (kubectl get configmap -o yaml): if not, a values " +
+				"file names the old one; if so, devloop restarts the gateway, up to three times"
 		}
 		return "a values file names another image: leave it to gateway.backend.image, set from the configuration, " +
 			"and have the cluster options' default be c.KubeClusterConfig.image"
@@ -353,6 +353,15 @@ func hintFor(l event.Link) string {
 		return "run again (r), which brings it there"
 	}
 	return fmt.Sprintf("another image has its tag there: remove %s there, and run again (r)", l.Image)
+}
+
+// OlderTags returns, for a gateway that gives new clusters an image of other inputs, that image's
+// tag and the right one; "" for any other link.
+func OlderTags(l event.Link) (is, want string) {
+	if l.Place != event.AtGateway || !l.Broken() || !(Image{Ref: l.Want}).isOlder(l.Is) {
+		return "", ""
+	}
+	return parse(l.Is).tag, parse(l.Want).tag
 }
 
 // Old returns the Dask clusters that run an image of devloop.yaml under another tag, the oldest

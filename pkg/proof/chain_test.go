@@ -221,7 +221,7 @@ func TestOld(t *testing.T) {
 func TestGatewayHint(t *testing.T) {
 	const want = "worker:aba617930b58739e"
 	for is, says := range map[string]string{
-		"worker:d961c7bdaa9e029d":       "let it start again",
+		"worker:d961c7bdaa9e029d":       "devloop restarts the gateway",
 		"daskgateway/dask-worker:2024":  "a values file names another image",
 		"worker:v1":                     "a values file names another image",
 		"registry.example/worker:00000": "a values file names another image",

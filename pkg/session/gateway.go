@@ -60,11 +60,17 @@ func gatewayRoute(f config.Forward, address *net.TCPAddr) (route dask.Route, ok 
 		URL: portforward.URL(address) + prefix, Certain: certain}, certain || slices.Contains(dask.APIPorts, f.Port)
 }
 
+// answer is what a gateway gives to new clusters.
+type answer struct {
+	proof.Answer
+	gateway dask.Gateway
+}
+
 // askGateways asks a gateway of each release for the image of new clusters. silent says of which
-// releases no gateway named one, and why. An error is that of a certain route, or of a pod.
+// releases no gateway named one, and why. It fails if a certain route or a pod cannot be asked.
 func (i inspector) askGateways(
 	ctx context.Context, want *expected, platform *dask.Platform,
-) (answers []proof.Answer, silent []string, err error) {
+) (answers []answer, silent []string, err error) {
 	for at, r := range want.config.Releases {
 		reason := ""
 		for _, g := range platform.Gateways {
@@ -94,7 +100,7 @@ func (i inspector) askGateways(
 				continue
 			}
 			for _, image := range slices.Compact(slices.Sorted(slices.Values(append(images, image)))) {
-				answers = append(answers, proof.Answer{From: route.Local, Image: image, Wants: want.imagesOf(at)})
+				answers = append(answers, answer{proof.Answer{From: route.Local, Image: image, Wants: want.imagesOf(at)}, g})
 			}
 			break
 		}
@@ -106,17 +112,17 @@ func (i inspector) askGateways(
 }
 
 // askPods asks the ready pods of a gateway which image new clusters get, while another of its pods
-// ends: a proxy on the route may still send requests there, and its answer would hide theirs. It
-// asks none at other times.
+// ends: a proxy on the route may still send requests there, and that pod's answer would hide
+// theirs. If no pod is ending, it asks none.
 func (i inspector) askPods(ctx context.Context, platform *dask.Platform, g dask.Gateway) (images []string, err error) {
-	ready, ending := platform.APIPods(g)
+	pods := platform.APIPods(g)
 	switch {
-	case !ending:
+	case !pods.Ending:
 		return nil, nil
-	case len(ready) == 0:
+	case len(pods.Ready) == 0:
 		return nil, fmt.Errorf("no pod of the gateway of release %s is ready", g.Release)
 	}
-	for _, pod := range ready {
+	for _, pod := range pods.Ready {
 		image, err := i.askPod(ctx, g.Namespace, pod)
 		if err != nil {
 			return nil, fmt.Errorf("pod %s/%s: %w", g.Namespace, pod, err)

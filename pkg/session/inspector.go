@@ -39,7 +39,15 @@ type finding struct {
 	links   event.Links
 	old     event.DaskClusters
 	foreign []proof.Answer // of gateways that start an image of no link
-	silent  []string       // releases whose gateway does not name its image, and why
+	stale   []staleGateway
+	silent  []string // releases whose gateway does not name its image, and why
+}
+
+// staleGateway is a gateway that gives new clusters the image of other inputs, while none of its
+// pods starts or ends.
+type staleGateway struct {
+	dask.Gateway
+	is, want string // tags
 }
 
 // inspect asks the nodes, the API server and the gateways. Its errors are transient.
@@ -57,11 +65,12 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 		return err
 	})
 	found := &finding{}
+	var answers []answer
 	group.Go(func() (err error) {
 		if platform, err = dask.Running(groupCtx, i.cluster, want.namespaces); err != nil {
 			return err
 		}
-		at.Answers, found.silent, err = i.askGateways(groupCtx, want, &platform)
+		answers, found.silent, err = i.askGateways(groupCtx, want, &platform)
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -71,14 +80,23 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 		at.Containers = append(at.Containers, proof.Container{ContainerRef: c.ContainerRef, Node: c.Node, Image: c.Image,
 			ID: c.ID, Cluster: c.Cluster})
 	}
+	for _, a := range answers {
+		at.Answers = append(at.Answers, a.Answer)
+	}
 	links := proof.Chain(at)
 	found.old = proof.Old(at, platform.Clusters)
-	for _, a := range at.Answers {
-		linked := func(l event.Link) bool {
+	for _, a := range answers {
+		isOf := func(l event.Link) bool {
 			return l.Place == event.AtGateway && string(l.Name) == a.From && l.Is == a.Image
 		}
-		if !slices.ContainsFunc(links, linked) {
-			found.foreign = append(found.foreign, a)
+		if !slices.ContainsFunc(links, isOf) {
+			found.foreign = append(found.foreign, a.Answer)
+		}
+		pods := platform.APIPods(a.gateway)
+		if at := slices.IndexFunc(links, isOf); at >= 0 && !pods.Starting && !pods.Ending {
+			if is, want := proof.OlderTags(links[at]); is != "" {
+				found.stale = append(found.stale, staleGateway{a.gateway, is, want})
+			}
 		}
 	}
 	var err error

@@ -39,6 +39,11 @@ const (
 	// recheckOld is the same while Dask clusters run an older image: their pods may be in
 	// namespaces that are not followed.
 	recheckOld = 30 * time.Second
+
+	// maxRestarts limits the restarts of stale gateways until the chain is complete. After each, it
+	// may stay broken for restartTime.
+	maxRestarts = 3
+	restartTime = 30 * time.Second
 )
 
 // prover checks that what runs is what was built: at the end of each run, after pods were replaced
@@ -51,7 +56,14 @@ type prover struct {
 
 	checking chan struct{} // a semaphore: one check at a time
 	broken   string        // the error of the last check, "" if the chain was complete; belongs to checking
+	restarts restarts      // belongs to checking
 	reported event.Changes
+}
+
+// restarts counts restarts of gateways for the images that are expected.
+type restarts struct {
+	images string
+	count  int
 }
 
 // expected is what must run, and how its gateways are reached.
@@ -195,7 +207,7 @@ func (p *prover) check(
 	stage := sink.Stage("proof")
 	var found *finding
 	err = stage.QuietStep(ctx, event.ChainChecked, func(ctx context.Context) (details []any, err error) {
-		if found, err = p.untilComplete(ctx, want, settle); found == nil {
+		if found, err = p.untilComplete(ctx, stage, want, settle); found == nil {
 			return nil, err
 		}
 		return []any{event.Chain{Links: found.links}}, err
@@ -209,7 +221,8 @@ func (p *prover) check(
 		p.broken = err.Error()
 		p.reported.Forget("complete")
 	default:
-		p.broken = ""
+		p.broken, p.restarts = "", restarts{}
+		p.reported.Forget("restart")
 		if p.reported.Changed("complete", images) {
 			stage.Note(event.ChainIntact, "images", event.Name(images))
 		}
@@ -218,21 +231,28 @@ func (p *prover) check(
 	return len(found.old), err
 }
 
-// untilComplete inspects the cluster until the chain is complete, or settle is over. The finding is
-// nil if the last inspection failed.
-func (p *prover) untilComplete(ctx context.Context, want *expected, settle time.Duration) (*finding, error) {
-	began := time.Now()
+// untilComplete inspects the cluster until the chain is complete, or settle is over. If gateways
+// are stale then, it restarts them and waits for up to restartTime more, at most maxRestarts times.
+// The finding is nil if the last inspection failed.
+func (p *prover) untilComplete(
+	ctx context.Context, stage event.Stage, want *expected, settle time.Duration,
+) (*finding, error) {
+	began, restarted := time.Now(), false
 	for pause := proofFirst; ; pause = min(2*pause, proofInterval) {
 		found, err := p.inspector.inspect(ctx, want)
 		if err == nil {
 			err = proof.Broken(found.links)
 		}
 		limit := settle
-		if err != nil && err.Error() == p.broken {
+		if err != nil && err.Error() == p.broken && !restarted {
 			limit = min(settle, reportedSettleTime)
 		}
-		if err == nil || time.Since(began) >= limit || p.expected.Load() != want {
+		over := time.Since(began) >= limit
+		if err == nil || p.expected.Load() != want || over && !p.restart(ctx, stage, want, found) {
 			return found, err
+		}
+		if over {
+			began, settle, restarted = time.Now(), restartTime, true
 		}
 		select {
 		case <-time.After(pause):
@@ -240,6 +260,32 @@ func (p *prover) untilComplete(ctx context.Context, want *expected, settle time.
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// restart restarts stale gateways whose ConfigMap has the right image, and reports whether there
+// were any: a pod may start with a ConfigMap that its node has kept, since the node's watches take
+// some seconds to come back after the API server was away.
+func (p *prover) restart(ctx context.Context, stage event.Stage, want *expected, found *finding) (done bool) {
+	if images := imageNames(want.Images); p.restarts.images != images {
+		p.restarts = restarts{images: images}
+	}
+	if found == nil || p.restarts.count >= maxRestarts || p.expected.Load() != want { // a run is about to write
+		return false
+	}
+	for _, g := range found.stale {
+		restarted, err := g.RestartStale(ctx, p.inspector.cluster, g.want, g.is)
+		if err != nil && ctx.Err() == nil && p.reported.Changed("restart", err.Error()) {
+			stage.Warn("cannot restart a gateway that started with an old configuration", err, "release", event.Name(g.Release))
+		}
+		if restarted {
+			stage.Note("restarting a gateway that started with an old configuration", "release", event.Name(g.Release))
+			done = true
+		}
+	}
+	if done {
+		p.restarts.count++
+	}
+	return done
 }
 
 // reportOlder reports, once for each, which Dask clusters and pods run older images, and which

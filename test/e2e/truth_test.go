@@ -153,6 +153,50 @@ func TestTruth(t *testing.T) {
 		p.chain(t)
 	})
 
+	step(t, "the gateway's pod has started with an old configuration", func(t *testing.T) {
+		configuration := func(t *testing.T) (file string) { // without its version, so that replace takes it
+			t.Helper()
+			var object map[string]any
+			out := kubectl(t, "get", "-n", namespace, "configmap/api-dask-gateway", "-o", "json")
+			must(t, json.Unmarshal([]byte(out), &object))
+			delete(object["metadata"].(map[string]any), "resourceVersion")
+			text, err := json.Marshal(object)
+			must(t, err)
+			file = filepath.Join(t.TempDir(), "configmap.json")
+			must(t, os.WriteFile(file, text, 0o600))
+			return file
+		}
+		old := configuration(t)
+		c := d.replace(t, "Dockerfile.worker", "USER dask", "ENV EDITED="+nonce+"\nUSER dask")
+		c.arrives(t)
+		p.chain(t)
+		now, older := configuration(t), worker
+		worker = d.image(t, c.since, "worker")
+		gives := func(image string) func() bool {
+			return func() bool {
+				options, _ := askOptions(t.Context()) // it is away for a moment
+				return slices.ContainsFunc(options, func(o option) bool { return o.Field == "image" && o.Default == image })
+			}
+		}
+		mark := d.mark()
+		kubectl(t, "replace", "-f", old)
+		kubectl(t, "delete", "pod", "-n", namespace, "-l", "app.kubernetes.io/component=gateway")
+		kubectl(t, "rollout", "status", "-n", namespace, "deploy/api-dask-gateway")
+		eventually(t, "the gateway gives the old image", gives(older))
+		kubectl(t, "replace", "-f", now)
+		restarted := on("restarting a gateway that started with an old configuration")
+		d.await(t, mark, restarted)
+		since := d.mark()
+		eventually(t, "the gateway gives the right image", gives(worker))
+		d.find(t, since, "the chain is complete", func(l line) bool {
+			return l.Err == nil && on(event.ChainChecked, event.Detailed).met(l)
+		})
+		p.chain(t)
+		if n := d.count(mark, restarted); n > 2 {
+			t.Errorf("it was restarted %d times", n)
+		}
+	})
+
 	step(t, "two clusters are older than the save", func(t *testing.T) {
 		var users []*user
 		for _, name := range []string{"ada", "grace"} {
