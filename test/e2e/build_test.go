@@ -228,16 +228,7 @@ func serveAgent(t *testing.T, keys agent.Agent) (socket string) {
 	socket = filepath.Join(t.TempDir(), "agent")
 	listener, err := net.Listen("unix", socket)
 	must(t, err)
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _ = agent.ServeAgent(keys, conn) }() // until the build lets go
-		}
-	}()
+	serve(t, listener, func(conn net.Conn) { _ = agent.ServeAgent(keys, conn) }) // until the build lets go
 	return socket
 }
 
