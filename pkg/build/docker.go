@@ -129,7 +129,7 @@ func (e *dockerEngine) discard(ctx context.Context, answer map[string]string, ta
 	for _, id := range exported(answer) {
 		_, err := e.client.ImageTag(ctx, client.ImageTagOptions{Source: id, Target: temporary.String()})
 		if err == nil {
-			_, err = e.client.ImageRemove(ctx, temporary.String(), client.ImageRemoveOptions{PruneChildren: true})
+			err = e.removeName(ctx, temporary)
 		}
 		// It may be gone already, or be in use: by a container, or as the base of another image.
 		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {

@@ -193,7 +193,7 @@ func (g Gateway) RestartStale(ctx context.Context, c *kube.Cluster, has, hasNot 
 		return false, err
 	}
 	client := c.Client.AppsV1().Deployments(g.Namespace)
-	list, err := client.List(ctx, g.objects())
+	list, err := client.List(ctx, metav1.ListOptions{LabelSelector: selectorOf([]Gateway{g})})
 	if err != nil {
 		return false, err
 	}
@@ -214,7 +214,8 @@ func (g Gateway) RestartStale(ctx context.Context, c *kube.Cluster, has, hasNot 
 
 // configuration returns what the ConfigMaps of the gateway's release hold for it.
 func (g Gateway) configuration(ctx context.Context, c *kube.Cluster) (text string, err error) {
-	list, err := c.Client.CoreV1().ConfigMaps(g.Namespace).List(ctx, g.objects())
+	options := metav1.ListOptions{LabelSelector: selectorOf([]Gateway{g})}
+	list, err := c.Client.CoreV1().ConfigMaps(g.Namespace).List(ctx, options)
 	if err != nil {
 		return "", err
 	}
@@ -224,10 +225,6 @@ func (g Gateway) configuration(ctx context.Context, c *kube.Cluster) (text strin
 		}
 	}
 	return text, nil
-}
-
-func (g Gateway) objects() metav1.ListOptions {
-	return metav1.ListOptions{LabelSelector: labelGateway + "=" + g.instance}
 }
 
 // OperatorLabels returns the labels that the gateways of a namespace give to their users' objects,

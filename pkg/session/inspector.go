@@ -86,17 +86,16 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 	links := proof.Chain(at)
 	found.old = proof.Old(at, platform.Clusters)
 	for _, a := range answers {
-		isOf := func(l event.Link) bool {
+		linked := slices.IndexFunc(links, func(l event.Link) bool {
 			return l.Place == event.AtGateway && string(l.Name) == a.From && l.Is == a.Image
-		}
-		if !slices.ContainsFunc(links, isOf) {
+		})
+		if linked < 0 {
 			found.foreign = append(found.foreign, a.Answer)
+			continue
 		}
 		pods := platform.APIPods(a.gateway)
-		if at := slices.IndexFunc(links, isOf); at >= 0 && !pods.Starting && !pods.Ending {
-			if is, want := proof.OlderTags(links[at]); is != "" {
-				found.stale = append(found.stale, staleGateway{a.gateway, is, want})
-			}
+		if is, want := proof.OlderTags(links[linked]); is != "" && !pods.Starting && !pods.Ending {
+			found.stale = append(found.stale, staleGateway{a.gateway, is, want})
 		}
 	}
 	var err error
