@@ -96,7 +96,7 @@ print(app.backend_class(parent=app).scheduler_api_retries)`)
 		same(t, "how often it tries", "8\n", out)
 	})
 
-	step(t, "a gateway that is told to end goes on for two seconds, and wakes clients that wait", func(t *testing.T) {
+	step(t, "a gateway goes on for two seconds after SIGTERM, and wakes clients that wait", func(t *testing.T) {
 		out := kubectl(t, "exec", "-n", namespace, "deploy/api-dask-gateway", "--", "python", "-c", `
 import asyncio, os, signal, time, types
 from aiohttp.web import GracefulExit
