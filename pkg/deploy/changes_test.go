@@ -171,6 +171,14 @@ func TestWorkloadThatWasUpIsLookedAtAgain(t *testing.T) {
 		if err := client.Tracker().Create(appsDeployments, other, "demo"); err != nil {
 			t.Fatal(err)
 		}
+		set, err := client.AppsV1().ReplicaSets("demo").Get(t.Context(), "web", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		set.Name, set.OwnerReferences[0].UID = "other", "other"
+		if err := client.Tracker().Add(set); err != nil {
+			t.Fatal(err)
+		}
 		available := func(replicas int32) func() {
 			return func() {
 				now := other.DeepCopy()

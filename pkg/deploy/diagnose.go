@@ -62,6 +62,9 @@ func (w *waiter) diagnose(
 			trouble{what: state.failed, hint: "the lines above say why; fix it and save"})
 	}
 	if state.selector == "" {
+		if state.missing == "" && state.ready > 0 {
+			return notObserved, youngPollInterval, nil
+		}
 		return state.missing, 0, nil
 	}
 	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.selector})
@@ -87,6 +90,9 @@ func (w *waiter) diagnose(
 		var unsteady string
 		if unsteady, again = w.unsteady(ctx, pods.Items); missing == "" {
 			missing = unsteady
+		}
+		if missing == "" {
+			missing, again = notReady(pods.Items, state)
 		}
 	}
 	if state.missing != "" && w.lastsFor(of.String()+" is not complete") >= eventsDelay {

@@ -56,8 +56,9 @@ func (w workload) String() string { return w.kind + " " + w.namespace + "/" + w.
 
 // rollout is the progress of a workload, as reported by the API server.
 type rollout struct {
-	missing  string    // what is still to come, "" when it is complete
+	missing  string    // what is still to come by its status, "" when it is complete
 	selector string    // label selector of the pods of the current template, "" while that is not known
+	ready    int32     // how many of these pods have to be ready
 	allPods  string    // label selector of all pods of a stateful set
 	uid      types.UID // of what creates these pods, whose events tell why it cannot
 	failed   string    // why the cluster itself gave up
@@ -356,7 +357,8 @@ func (d *Deployer) deploymentRollout(ctx context.Context, w workload) (rollout, 
 	}
 	state := rollout{}
 	if !got.Spec.Paused {
-		state.missing = missingReplicas(ptr.Deref(got.Spec.Replicas, 1), s.Replicas, s.UpdatedReplicas, s.AvailableReplicas)
+		state.ready = ptr.Deref(got.Spec.Replicas, 1)
+		state.missing = missingReplicas(state.ready, s.Replicas, s.UpdatedReplicas, s.AvailableReplicas)
 	}
 	for _, c := range s.Conditions {
 		if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse &&
@@ -377,15 +379,16 @@ func (d *Deployer) statefulSetRollout(ctx context.Context, w workload) (rollout,
 	if s.ObservedGeneration < got.Generation {
 		return rollout{missing: notObserved}, nil
 	}
-	want, updated := ptr.Deref(got.Spec.Replicas, 1), s.UpdatedReplicas
+	want, stay := ptr.Deref(got.Spec.Replicas, 1), int32(0)
 	if got.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
-		updated = want // the user replaces the pods
+		stay = want // the user replaces the pods
 	} else if rolling := got.Spec.UpdateStrategy.RollingUpdate; rolling != nil && rolling.Partition != nil {
-		updated += min(*rolling.Partition, want) // these stay as they are
+		stay = min(*rolling.Partition, want)
 	}
 	all := metav1.FormatLabelSelector(got.Spec.Selector)
 	return rollout{
-		missing: missingReplicas(want, s.Replicas, updated, s.AvailableReplicas), allPods: all, uid: got.UID,
+		missing: missingReplicas(want, s.Replicas, stay+s.UpdatedReplicas, s.AvailableReplicas),
+		ready:   want - stay, allPods: all, uid: got.UID,
 		selector: all + "," + appsv1.ControllerRevisionHashLabelKey + "=" + s.UpdateRevision,
 	}, nil
 }
@@ -399,13 +402,13 @@ func (d *Deployer) daemonSetRollout(ctx context.Context, w workload) (rollout, e
 	if s.ObservedGeneration < got.Generation {
 		return rollout{missing: notObserved}, nil
 	}
-	want, updated := s.DesiredNumberScheduled, s.UpdatedNumberScheduled
+	want, stay := s.DesiredNumberScheduled, int32(0)
 	if got.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
-		updated = want
+		stay = want // the user replaces the pods
 	}
 	selector, err := d.currentRevision(ctx, got)
-	missing := missingReplicas(want, s.CurrentNumberScheduled, updated, s.NumberAvailable)
-	return rollout{missing: missing, selector: selector, uid: got.UID}, err
+	missing := missingReplicas(want, s.CurrentNumberScheduled, stay+s.UpdatedNumberScheduled, s.NumberAvailable)
+	return rollout{missing: missing, selector: selector, ready: want - stay, uid: got.UID}, err
 }
 
 // jobRollout is complete when the job has succeeded. A job that does not exist any more has, too:
@@ -451,6 +454,24 @@ func missingReplicas(want, all, updated, available int32) string {
 		return fmt.Sprintf("%d of %d replicas available", available, want)
 	}
 	return ""
+}
+
+// notReady describes what a workload needs whose status says that it is complete, "" if nothing, and
+// when to look again. The controllers count the pods one after the other, each from what it has
+// seen: for a moment, a status counts pods that are being deleted, of a template that was the
+// current one before, too.
+func notReady(pods []corev1.Pod, state rollout) (missing string, again time.Duration) {
+	ready := int32(0)
+	for i := range pods {
+		pod := &pods[i]
+		if pod.DeletionTimestamp == nil && metav1.IsControlledBy(pod, &metav1.ObjectMeta{UID: state.uid}) && kube.IsReady(pod) {
+			ready++
+		}
+	}
+	if ready >= state.ready {
+		return "", 0
+	}
+	return fmt.Sprintf("%d of %d pods ready", ready, state.ready), youngPollInterval
 }
 
 // currentTemplate returns the selector of the pods of a deployment's current template, and their

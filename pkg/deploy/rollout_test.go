@@ -2,12 +2,19 @@ package deploy
 
 import (
 	"testing"
+	"time"
 
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
+
+	"github.com/devloop/devloop/pkg/kube"
 )
 
 func TestMissingReplicas(t *testing.T) {
@@ -24,6 +31,76 @@ func TestMissingReplicas(t *testing.T) {
 		if got := missingReplicas(test.want, test.all, test.updated, test.available); got != test.text {
 			t.Errorf("%+v: %q", test, got)
 		}
+	}
+}
+
+// A status may count pods that are being deleted: after a template that was the current one before
+// is back, for example.
+func TestAStatusThatIsBehindThePods(t *testing.T) {
+	now := time.Now()
+	ready := container{probe: &corev1.Probe{}, ranFor: time.Hour}.pod(now)
+	ready.Labels[appsv1.ControllerRevisionHashLabelKey] = "1"
+	starting := ready.DeepCopy()
+	starting.Name = "web-2"
+	starting.Status = corev1.PodStatus{Phase: corev1.PodPending}
+	ending := ready.DeepCopy()
+	ending.DeletionTimestamp, ending.Finalizers = &metav1.Time{Time: now}, []string{"kubelet"}
+	ofAnother := ready.DeepCopy()
+	ofAnother.OwnerReferences[0].UID = "another"
+	meta := metav1.ObjectMeta{Namespace: "demo", Name: "web", UID: "web",
+		Labels: map[string]string{appsv1.ControllerRevisionHashLabelKey: "1"}}
+	selector := &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
+	statefulSet := func(change func(*appsv1.StatefulSetSpec)) *appsv1.StatefulSet {
+		set := &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Selector: selector},
+			Status: appsv1.StatefulSetStatus{Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1, UpdateRevision: "1"}}
+		change(&set.Spec)
+		return set
+	}
+	daemonSet := &appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Selector: selector},
+		Status: appsv1.DaemonSetStatus{DesiredNumberScheduled: 1, CurrentNumberScheduled: 1, UpdatedNumberScheduled: 1,
+			NumberAvailable: 1}}
+	revision := &appsv1.ControllerRevision{ObjectMeta: *meta.DeepCopy()}
+	revision.Labels["app"] = "web"
+	revision.OwnerReferences = []metav1.OwnerReference{{UID: "web", Controller: ptr.To(true)}}
+	for _, test := range []struct {
+		name    string
+		of      string // kind
+		objects []runtime.Object
+		missing string
+	}{
+		{"ready", "deployment", []runtime.Object{ready}, ""},
+		{"ending", "deployment", []runtime.Object{ending, starting}, "0 of 1 pods ready"},
+		{"gone", "deployment", nil, "0 of 1 pods ready"},
+		{"of another workload", "deployment", []runtime.Object{ofAnother}, "0 of 1 pods ready"},
+		{"ready", "statefulset", []runtime.Object{statefulSet(func(*appsv1.StatefulSetSpec) {}), ready}, ""},
+		{"ending", "statefulset", []runtime.Object{statefulSet(func(*appsv1.StatefulSetSpec) {}), ending},
+			"0 of 1 pods ready"},
+		{"replaced by the user", "statefulset", []runtime.Object{statefulSet(func(spec *appsv1.StatefulSetSpec) {
+			spec.UpdateStrategy.Type = appsv1.OnDeleteStatefulSetStrategyType
+		})}, ""},
+		{"not to be replaced yet", "statefulset", []runtime.Object{statefulSet(func(spec *appsv1.StatefulSetSpec) {
+			spec.UpdateStrategy.RollingUpdate = &appsv1.RollingUpdateStatefulSetStrategy{Partition: ptr.To[int32](5)}
+		})}, ""},
+		{"ready", "daemonset", []runtime.Object{daemonSet, revision, ready}, ""},
+		{"ending", "daemonset", []runtime.Object{daemonSet, revision, ending}, "0 of 1 pods ready"},
+		{"of no revision yet", "daemonset", []runtime.Object{daemonSet, ready}, notObserved},
+	} {
+		t.Run(test.of+" "+test.name, func(t *testing.T) {
+			client := upToDate(test.objects...)
+			d := New(&kube.Cluster{Client: client}, "demo", nil, Options{})
+			w, of := &waiter{Deployer: d}, workload{kind: test.of, namespace: "demo", name: "web"}
+			got, err := d.rollout(t.Context(), of)
+			if err != nil {
+				t.Fatal(err)
+			}
+			missing, again, err := w.diagnose(t.Context(), of, got)
+			if missing != test.missing || err != nil || got.missing != "" {
+				t.Errorf("%q, %v, and by its status %q", missing, err, got.missing)
+			}
+			if missing != "" && again == 0 {
+				t.Error("it is not looked at again until its status changes")
+			}
+		})
 	}
 }
 

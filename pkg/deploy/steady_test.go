@@ -10,6 +10,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/utils/ptr"
 
@@ -29,7 +30,8 @@ type container struct {
 // pod returns the one pod of the deployment web, on a node whose clock says now.
 func (c container) pod(now time.Time) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-1",
-		Labels: map[string]string{"app": "web", appsv1.DefaultDeploymentUniqueLabelKey: "1"}}}
+		Labels:          map[string]string{"app": "web", appsv1.DefaultDeploymentUniqueLabelKey: "1"},
+		OwnerReferences: []metav1.OwnerReference{{UID: "web", Controller: ptr.To(true)}}}}
 	pod.Spec.NodeName = "minikube"
 	pod.Spec.Containers = []corev1.Container{{Name: "main", StartupProbe: c.probe}}
 	status := corev1.ContainerStatus{Name: "main", RestartCount: c.restarts, ContainerID: c.id, Ready: true}
@@ -40,19 +42,21 @@ func (c container) pod(now time.Time) *corev1.Pod {
 			StartedAt: metav1.NewTime(ended.Add(-c.lastRun)), FinishedAt: metav1.NewTime(ended)}
 	}
 	pod.Status.ContainerStatuses = []corev1.ContainerStatus{status}
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 	return pod
 }
 
-// upToDate returns a cluster in which the deployment web is complete, for Kubernetes.
-func upToDate(pod *corev1.Pod) *fake.Clientset {
+// upToDate returns a cluster in which the deployment web is complete, by its status.
+func upToDate(objects ...runtime.Object) *fake.Clientset {
 	meta := metav1.ObjectMeta{Namespace: "demo", Name: "web", UID: "web", Labels: map[string]string{"app": "web"},
 		Annotations: map[string]string{"deployment.kubernetes.io/revision": "1"}}
 	set := meta
 	set.Labels = map[string]string{"app": "web", appsv1.DefaultDeploymentUniqueLabelKey: "1"}
 	set.OwnerReferences = []metav1.OwnerReference{{UID: "web", Controller: ptr.To(true)}}
-	return fake.NewClientset(pod, &appsv1.ReplicaSet{ObjectMeta: set}, &appsv1.Deployment{ObjectMeta: meta,
+	deployment := &appsv1.Deployment{ObjectMeta: meta,
 		Spec:   appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
-		Status: appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1}})
+		Status: appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1}}
+	return fake.NewClientset(append(objects, &appsv1.ReplicaSet{ObjectMeta: set}, deployment)...)
 }
 
 func waitForWeb(t *testing.T, d *Deployer) (took time.Duration) {

@@ -93,6 +93,22 @@ func TestFaults(t *testing.T) {
 		printed.onceEach(t)
 	})
 
+	step(t, "the controllers hang, and go on", func(t *testing.T) {
+		mend := fault(t, node, "pause kube-controller-manager")
+		for _, pod := range w.servers(t) {
+			kubectl(t, "delete", "pod", "--namespace", w.name, pod.Name)
+		}
+		c := d.again(t) // the deployment's status still says that its pod is available
+		c.happens(t, on(event.RolloutComplete, event.Started))
+		pass(t, 2*time.Second)
+		if c.counts(on(event.RolloutComplete)) > 0 {
+			t.Error("the rollout is complete without a pod")
+		}
+		mend()
+		c.arrives(t)
+		w.alone(t, 1)
+	})
+
 	step(t, "all ends well", func(t *testing.T) {
 		for name, end := range map[string]func(*testing.T){
 			"the upgrade that was under way when the API server was killed": killed.heals,
