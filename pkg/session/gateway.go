@@ -20,6 +20,10 @@ import (
 // tunnelTimeout is how long a tunnel to a pod may take to open: less than the request through it.
 const tunnelTimeout = 3 * time.Second
 
+// routeTurns is how many times a route is asked while a pod is ending: a proxy may alternate
+// between old and new pods, and the requests of other clients take turns, too.
+const routeTurns = 4
+
 // leadsToGateway tells whether a forward leads to the API of a Dask Gateway: its ready path is a
 // gateway's, or its target has the labels of a gateway, and its port is one of the API.
 func leadsToGateway(f config.Forward, labels map[string]string) bool {
@@ -84,22 +88,14 @@ func (i inspector) askGateways(
 			if !found {
 				continue
 			}
-			images, err := i.askPods(ctx, platform, g)
+			images, why, err := i.askGateway(ctx, platform.APIPods(g), g, route)
 			if err != nil {
 				return nil, nil, err
 			}
-			// The route is asked last: a proxy on it learns of a new pod a moment later.
-			image, why, err := dask.DefaultImage(ctx, route.Local+dask.OptionsPath)
-			switch {
-			case err != nil && route.Certain:
-				return nil, nil, err
-			case err != nil:
-				why = err.Error()
-			}
-			if reason = why; image == "" {
+			if reason = why; len(images) == 0 {
 				continue
 			}
-			for _, image := range slices.Compact(slices.Sorted(slices.Values(append(images, image)))) {
+			for _, image := range images {
 				answers = append(answers, answer{proof.Answer{From: route.Local, Image: image, Wants: want.imagesOf(at)}, g})
 			}
 			break
@@ -111,15 +107,59 @@ func (i inspector) askGateways(
 	return answers, silent, nil
 }
 
-// askPods asks the ready pods of a gateway which image new clusters get, while another of its pods
-// ends: a proxy on the route may still send requests there, and that pod's answer would hide
-// theirs. If no pod is ending, it asks none.
-func (i inspector) askPods(ctx context.Context, platform *dask.Platform, g dask.Gateway) (images []string, err error) {
-	pods := platform.APIPods(g)
+// askGateway asks a gateway which images new clusters get. why says why it names none. While a pod
+// of the gateway ends, a proxy on the route may still send requests there. So the ready pods are
+// asked too, since that pod's answer could hide theirs, and the route is asked several times.
+func (i inspector) askGateway(
+	ctx context.Context, pods dask.APIPods, g dask.Gateway, route dask.Route,
+) (images []string, why string, err error) {
+	times := 1
+	if pods.Ending {
+		times = routeTurns
+		if images, err = i.askPods(ctx, pods, g); err != nil {
+			return nil, "", err
+		}
+	}
+	// The route is asked last: a proxy on it learns of a new pod a moment later.
+	onRoute, why, err := askRoute(ctx, route, times)
 	switch {
-	case !pods.Ending:
-		return nil, nil
-	case len(pods.Ready) == 0:
+	case err != nil && (route.Certain || len(onRoute) > 0):
+		return nil, "", err
+	case err != nil:
+		return nil, err.Error(), nil
+	case len(onRoute) == 0 && len(images) > 0 && route.Certain:
+		return nil, "", fmt.Errorf("pods of the gateway of release %s name an image for new clusters, %s does not: %s",
+			g.Release, route.URL, why)
+	case len(onRoute) == 0:
+		return nil, why, nil
+	}
+	return slices.Compact(slices.Sorted(slices.Values(append(images, onRoute...)))), "", nil
+}
+
+// askRoute asks through a route which image new clusters get, that many times. why says why the
+// gateway does not name one. It is an error if it names one only some of the time.
+func askRoute(ctx context.Context, route dask.Route, times int) (images []string, why string, err error) {
+	for range times {
+		image, reason, err := dask.DefaultImage(ctx, route.Local+dask.OptionsPath)
+		if err != nil {
+			return images, "", err
+		}
+		if image == "" {
+			why = reason
+		} else {
+			images = append(images, image)
+		}
+	}
+	if n := len(images); n > 0 && n < times {
+		return images, "", fmt.Errorf("%s names image %s for new clusters only some of the time: %s",
+			route.URL, images[0], why)
+	}
+	return images, why, nil
+}
+
+// askPods asks the ready pods of a gateway which image new clusters get.
+func (i inspector) askPods(ctx context.Context, pods dask.APIPods, g dask.Gateway) (images []string, err error) {
+	if len(pods.Ready) == 0 {
 		return nil, fmt.Errorf("no pod of the gateway of release %s is ready", g.Release)
 	}
 	for _, pod := range pods.Ready {
