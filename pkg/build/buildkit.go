@@ -214,16 +214,16 @@ func (e *containerdEngine) has(ctx context.Context, tag name.Tag) (bool, error) 
 	return len(missing) == 0, err
 }
 
-// temporary is an image's name until it gets its own: BuildKit gives a name at once, and containerd
-// collects images without one. In Docker, images get it only to be discarded.
-func temporary(tag name.Tag) (name.Tag, error) {
+// Temporary returns the name that an image has until it gets its own: BuildKit gives a name at
+// once, and containerd collects images without one. Docker needs it only to remove an image.
+func Temporary(tag name.Tag) (name.Tag, error) {
 	return name.NewTag("devloop.invalid/" + tag.RepositoryStr() + ":" + tag.TagStr())
 }
 
 // export stores the layers uncompressed, since they stay on the node, and unpacks them, so that the
 // first pod need not wait for that.
 func (e *containerdEngine) export(options *bkclient.SolveOpt, tag name.Tag) error {
-	temporary, err := temporary(tag)
+	temporary, err := Temporary(tag)
 	options.Exports = []bkclient.ExportEntry{{Type: bkclient.ExporterImage, Attrs: map[string]string{
 		"name": temporary.String(), "unpack": "true", "compression": "uncompressed",
 	}}}
@@ -239,7 +239,7 @@ func (e *containerdEngine) name(ctx context.Context, answer map[string]string, t
 	if err != nil {
 		return "", err
 	}
-	temporary, err := temporary(tag)
+	temporary, err := Temporary(tag)
 	if err != nil {
 		return "", err
 	}
@@ -247,7 +247,7 @@ func (e *containerdEngine) name(ctx context.Context, answer map[string]string, t
 }
 
 func (e *containerdEngine) discard(ctx context.Context, _ map[string]string, tag name.Tag) error {
-	temporary, err := temporary(tag)
+	temporary, err := Temporary(tag)
 	if err != nil {
 		return err
 	}

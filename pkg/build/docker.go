@@ -122,7 +122,7 @@ func exported(answer map[string]string) (ids []string) {
 // discard removes the image unless it has a name; Docker would keep it for good. It removes it by a
 // temporary name: by ID, Docker would also remove an image that another devloop has just named.
 func (e *dockerEngine) discard(ctx context.Context, answer map[string]string, tag name.Tag) error {
-	temporary, err := temporary(tag)
+	temporary, err := Temporary(tag)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (e *dockerEngine) discard(ctx context.Context, answer map[string]string, ta
 
 // remove also removes the name that a failed discard left.
 func (e *dockerEngine) remove(ctx context.Context, tag name.Tag) error {
-	temporary, err := temporary(tag)
+	temporary, err := Temporary(tag)
 	if err != nil {
 		return err
 	}

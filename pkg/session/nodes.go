@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"github.com/devloop/devloop/pkg/build"
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
@@ -149,7 +150,7 @@ func (n nodeStage) prune(ctx context.Context, sink event.Sink, target *loop.Targ
 	n.pruning.busy.Lock()
 	defer n.pruning.busy.Unlock()
 	stage := sink.Stage("node")
-	old, err := n.outdated(ctx, loop.Tags(target.Images))
+	old, gone, err := n.outdated(ctx, loop.Tags(target.Images))
 	if err == nil && len(old) > 0 {
 		var used map[string]bool
 		if used, err = n.cluster.ImagesInUse(ctx); err == nil {
@@ -163,26 +164,40 @@ func (n nodeStage) prune(ctx context.Context, sink event.Sink, target *loop.Targ
 		stage.Warn("old images could not be listed; the next run tries again", err)
 		return
 	}
+	whole := func(tag name.Tag, remove func(context.Context, name.Tag) error) (ok bool) {
+		// The node would go on after ctx has ended, beside a run that may need the image.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+		defer cancel()
+		err := remove(ctx, tag)
+		if err != nil {
+			stage.Warn("old image could not be removed, it stays until the next run", err,
+				"image", event.Name(tag.String()))
+		}
+		return err == nil
+	}
+	for _, tag := range gone {
+		if ctx.Err() != nil {
+			return
+		}
+		whole(tag, n.forget)
+	}
 	for _, tag := range old {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := n.removeWhole(ctx, tag); err != nil {
-			stage.Warn("old image could not be removed, it stays until the next run", err,
-				"image", event.Name(tag.String()))
-			continue
+		if whole(tag, n.remove) {
+			stage.Note("old image removed", "image", event.Name(tag.String()))
 		}
-		stage.Note("old image removed", "image", event.Name(tag.String()))
 	}
 }
 
 // outdated makes tags the newest in the journal, and returns all but the newest few of each name.
 // Only images that are there count: the journal also has those whose build failed, and those that
-// somebody else removed. It forgets these once newer ones are in it.
-func (n nodeStage) outdated(ctx context.Context, tags []name.Tag) (old []name.Tag, err error) {
+// somebody else removed. These are gone, once newer ones are in it.
+func (n nodeStage) outdated(ctx context.Context, tags []name.Tag) (old, gone []name.Tag, err error) {
 	recorded, err := n.recordNewest(tags)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	all := map[string]int{} // by repository
 	for _, tag := range recorded {
@@ -190,11 +205,11 @@ func (n nodeStage) outdated(ctx context.Context, tags []name.Tag) (old []name.Ta
 	}
 	few := func(tag name.Tag) bool { return all[tag.RepositoryStr()] <= n.config.KeepImages }
 	if recorded = slices.DeleteFunc(recorded, few); len(recorded) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	there, err := n.there(ctx, recorded)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	newer, kept := map[string]int{}, map[string]int{}
 	for _, tag := range slices.Backward(recorded) {
@@ -206,14 +221,12 @@ func (n nodeStage) outdated(ctx context.Context, tags []name.Tag) (old []name.Ta
 		switch {
 		case newer[repository] <= n.config.KeepImages || slices.Contains(tags, tag): // it may be under way
 		case !there[tag]:
-			if err := n.journal.Forget(journal.Image, tag.String()); err != nil {
-				return nil, err
-			}
+			gone = append(gone, tag)
 		case kept[repository] > n.config.KeepImages:
 			old = append(old, tag)
 		}
 	}
-	return old, nil
+	return old, gone, nil
 }
 
 // recordNewest makes tags the newest in the journal, and returns all that are in it, the oldest
@@ -275,15 +288,19 @@ func (i *images) remove(ctx context.Context, tag name.Tag) error {
 	if err := i.registry.Prune(tag); err != nil {
 		return err
 	}
-	return i.journal.Forget(journal.Image, tag.String())
+	return i.forget(ctx, tag)
 }
 
-// removeWhole removes an image even if ctx ends meanwhile: the node would go on, beside a run that
-// may need the image.
-func (i *images) removeWhole(ctx context.Context, tag name.Tag) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
-	defer cancel()
-	return i.remove(ctx, tag)
+// forget removes what a killed build of an image left behind, and drops the image from the journal.
+func (i *images) forget(ctx context.Context, tag name.Tag) error {
+	temporary, err := build.Temporary(tag)
+	if err != nil {
+		return err
+	}
+	if err := i.nodes.Remove(ctx, temporary); err != nil {
+		return err
+	}
+	return i.journal.Forget(journal.Image, tag.String())
 }
 
 // RemoveImages removes all images that devloop has built for the project.

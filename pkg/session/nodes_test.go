@@ -84,9 +84,14 @@ func TestOutdatedImages(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			old, err := n.outdated(t.Context(), tagsOf(t, strings.Fields(test.target)...))
+			old, gone, err := n.outdated(t.Context(), tagsOf(t, strings.Fields(test.target)...))
 			if got := tagNames(old); got != test.old || err != nil {
 				t.Errorf("outdated %q, %v, not %q", got, err, test.old)
+			}
+			for _, tag := range gone {
+				if err := n.forget(t.Context(), tag); err != nil {
+					t.Error(err)
+				}
 			}
 			if got := strings.Join(n.journal.Names(journal.Image), " "); got != test.stay {
 				t.Errorf("the journal has %q, not %q", got, test.stay)
@@ -104,13 +109,13 @@ func TestOutdatedImagesWithoutDocker(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if old, err := n.outdated(t.Context(), tagsOf(t, "a:3")); len(old) > 0 || err == nil {
-		t.Errorf("%s, %v", tagNames(old), err)
+	if old, gone, err := n.outdated(t.Context(), tagsOf(t, "a:3")); len(old)+len(gone) > 0 || err == nil {
+		t.Errorf("%s and %s, %v", tagNames(old), tagNames(gone), err)
 	}
 	n.builders.main = n.builders.host.SelfHashing() // it builds elsewhere
-	old, err := n.outdated(t.Context(), tagsOf(t, "a:3"))
-	if got := strings.Join(n.journal.Names(journal.Image), " "); len(old) > 0 || err != nil || got != "a:3" {
-		t.Errorf("%s, %v, and the journal has %s", tagNames(old), err, got)
+	old, gone, err := n.outdated(t.Context(), tagsOf(t, "a:3"))
+	if got := tagNames(gone); len(old) > 0 || err != nil || got != "a:2 a:1" {
+		t.Errorf("%s and %s, %v", tagNames(old), got, err)
 	}
 }
 

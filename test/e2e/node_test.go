@@ -170,6 +170,7 @@ func builtInTheNode(t *testing.T, runtime string) {
 	}
 
 	step(t, "what needs a network is built on this machine", func(t *testing.T) {
+		nameAgain(t, runtime, old[1])
 		c := d.next()
 		// One retry, by whose warning the cause is known; devloop itself tries again, too.
 		p.append(t, "Dockerfile", "RUN pip download --no-deps --retries 1 six\n")
@@ -350,6 +351,18 @@ func nodeImages(t *testing.T, runtime string) string {
 		return script(t, "exec", "built", "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
 	}
 	return script(t, "exec", "built", "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
+}
+
+// nameAgain gives an image on the node "built" another name, which a build leaves that is killed at
+// its end.
+func nameAgain(t *testing.T, runtime, image string) {
+	t.Helper()
+	temporary := "devloop.invalid/library/" + image
+	if runtime == "docker" {
+		script(t, "exec", "built", "docker", "image", "tag", image, temporary)
+		return
+	}
+	script(t, "exec", "built", "ctr", "--namespace", "k8s.io", "images", "tag", "docker.io/library/"+image, temporary)
 }
 
 // dockerBuild has Docker on this machine build an image.
