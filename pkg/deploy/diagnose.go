@@ -57,23 +57,24 @@ type trouble struct {
 func (w *waiter) diagnose(
 	ctx context.Context, of workload, state rollout,
 ) (missing string, again time.Duration, err error) {
-	if state.failed != "" {
+	// For a moment, a deployment may still have the failure of its previous template.
+	if state.failed != "" && (of.kind == "job" || w.lastsFor(of.String()+" has failed") >= retryGrace) {
 		return state.missing, 0, w.failureReport(ctx, of, state, nil,
 			trouble{what: state.failed, hint: "the lines above say why; fix it and save"})
 	}
 	if state.selector == "" {
 		if state.missing == "" && state.ready > 0 {
-			return notObserved, youngPollInterval, nil
+			return notObserved, pollInterval, nil
 		}
 		return state.missing, 0, nil
 	}
-	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.selector})
+	pods, err := w.podsOf(ctx, of, state.selector)
 	if err != nil {
 		return "its pods cannot be listed: " + err.Error(), 0, nil //nolint:nilerr // retried at the next observation
 	}
 	missing = state.missing
-	for i := range pods.Items {
-		pod := &pods.Items[i]
+	for i := range pods {
+		pod := &pods[i]
 		if pod.DeletionTimestamp != nil {
 			continue
 		}
@@ -88,11 +89,11 @@ func (w *waiter) diagnose(
 	}
 	if of.kind != "job" {
 		var unsteady string
-		if unsteady, again = w.unsteady(ctx, pods.Items); missing == "" {
+		if unsteady, again = w.unsteady(ctx, pods); missing == "" {
 			missing = unsteady
 		}
 		if missing == "" {
-			missing, again = notReady(pods.Items, state)
+			missing, again = w.notReady(ctx, of, state, pods), pollInterval
 		}
 	}
 	if state.missing != "" && w.lastsFor(of.String()+" is not complete") >= eventsDelay {
@@ -106,11 +107,23 @@ func (w *waiter) diagnose(
 		if message != "" && w.lastsFor(of.String()+" not made") >= limit {
 			return missing, 0, w.failureReport(ctx, of, state, nil, trouble{what: message, hint: hintNotMade(message)})
 		}
-		if of.kind == "statefulset" && len(pods.Items) == 0 {
+		if of.kind == "statefulset" && len(pods) == 0 {
 			w.unblockStatefulSet(ctx, of, state)
 		}
 	}
 	return missing, again, nil
+}
+
+// podsOf lists the pods of a workload that have the labels. Of those that have ended, only a job's
+// count: others, such as evicted ones, are replaced.
+func (d *Deployer) podsOf(ctx context.Context, of workload, selector string) ([]corev1.Pod, error) {
+	list, err := d.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
+		return of.kind != "job" && kube.HasEnded(&pod)
+	}), nil
 }
 
 // unblockStatefulSet deletes a pod of an earlier revision that never came up: Kubernetes replaces
@@ -377,9 +390,8 @@ func (d *Deployer) lastWarning(ctx context.Context, namespace string, uid types.
 func (d *Deployer) failureReport(ctx context.Context, of workload, state rollout, pod *corev1.Pod, t trouble) error {
 	text := fmt.Sprintf("%s: %s", of, t.what)
 	if pod == nil && state.selector != "" { // for the log of one that failed
-		if pods, err := d.cluster.Client.CoreV1().Pods(of.namespace).List(ctx,
-			metav1.ListOptions{LabelSelector: state.selector}); err == nil && len(pods.Items) > 0 {
-			pod = &pods.Items[len(pods.Items)-1]
+		if pods, err := d.podsOf(ctx, of, state.selector); err == nil && len(pods) > 0 {
+			pod = &pods[len(pods)-1]
 			t.container = failedContainer(pod)
 		}
 	}
@@ -441,13 +453,12 @@ func failedContainer(pod *corev1.Pod) string {
 
 // timeoutReport adds to a timeout what is known of the pods that are not up.
 func (w *waiter) timeoutReport(ctx context.Context, s observation, failure error) error {
-	pods, err := w.cluster.Client.CoreV1().Pods(s.waitsFor.namespace).List(ctx,
-		metav1.ListOptions{LabelSelector: s.rollout.selector})
+	pods, err := w.podsOf(ctx, s.waitsFor, s.rollout.selector)
 	if err != nil || s.rollout.selector == "" {
 		return failure
 	}
-	for i := range pods.Items {
-		pod := &pods.Items[i]
+	for i := range pods {
+		pod := &pods[i]
 		container := failedContainer(pod)
 		if container == "" || pod.DeletionTimestamp != nil {
 			continue

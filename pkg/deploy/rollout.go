@@ -14,6 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -56,9 +57,10 @@ func (w workload) String() string { return w.kind + " " + w.namespace + "/" + w.
 
 // rollout is the progress of a workload, as reported by the API server.
 type rollout struct {
-	missing  string    // what is still to come by its status, "" when it is complete
+	missing  string    // what is still missing by its status, "" when it is complete
 	selector string    // label selector of the pods of the current template, "" while that is not known
-	ready    int32     // how many of these pods have to be ready
+	ready    int32     // how many pods of the current template have to be ready
+	alike    string    // label selector of a daemon set's other pods of the current template, "" for none
 	allPods  string    // label selector of all pods of a stateful set
 	uid      types.UID // of what creates these pods, whose events tell why it cannot
 	failed   string    // why the cluster itself gave up
@@ -351,20 +353,22 @@ func (d *Deployer) deploymentRollout(ctx context.Context, w workload) (rollout, 
 	if err != nil {
 		return rollout{}, err
 	}
-	s := got.Status
-	if s.ObservedGeneration < got.Generation {
-		return rollout{missing: notObserved}, nil
+	s, state := got.Status, rollout{}
+	for _, c := range s.Conditions {
+		if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse {
+			switch c.Reason {
+			case "ProgressDeadlineExceeded", "ReplicaSetCreateError": // of pkg/controller/deployment in Kubernetes
+				state.failed = c.Reason + ": " + c.Message
+			}
+		}
 	}
-	state := rollout{}
+	if s.ObservedGeneration < got.Generation { // which stays so while it cannot create the replica set
+		state.missing = notObserved
+		return state, nil
+	}
 	if !got.Spec.Paused {
 		state.ready = ptr.Deref(got.Spec.Replicas, 1)
 		state.missing = missingReplicas(state.ready, s.Replicas, s.UpdatedReplicas, s.AvailableReplicas)
-	}
-	for _, c := range s.Conditions {
-		if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse &&
-			c.Reason == "ProgressDeadlineExceeded" {
-			state.failed = c.Reason + ": " + c.Message
-		}
 	}
 	state.selector, state.uid, err = d.currentTemplate(ctx, got)
 	return state, err
@@ -406,9 +410,14 @@ func (d *Deployer) daemonSetRollout(ctx context.Context, w workload) (rollout, e
 	if got.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
 		stay = want // the user replaces the pods
 	}
-	selector, err := d.currentRevision(ctx, got)
 	missing := missingReplicas(want, s.CurrentNumberScheduled, stay+s.UpdatedNumberScheduled, s.NumberAvailable)
-	return rollout{missing: missing, selector: selector, ready: want - stay, uid: got.UID}, err
+	state := rollout{missing: missing, ready: want - stay, uid: got.UID}
+	if generation := got.Annotations[appsv1.DeprecatedTemplateGeneration]; generation != "" {
+		const label = "pod-template-generation" // which the daemon set controller compares, too
+		state.alike = metav1.FormatLabelSelector(got.Spec.Selector) + "," + label + "=" + generation
+	}
+	state.selector, err = d.currentRevision(ctx, got)
+	return state, err
 }
 
 // jobRollout is complete when the job has succeeded. A job that does not exist any more has, too:
@@ -456,41 +465,71 @@ func missingReplicas(want, all, updated, available int32) string {
 	return ""
 }
 
-// notReady describes what a workload needs whose status says that it is complete, "" if nothing, and
-// when to look again. The controllers count the pods one after the other, each from what it has
-// seen: for a moment, a status counts pods that are being deleted, of a template that was the
-// current one before, too.
-func notReady(pods []corev1.Pod, state rollout) (missing string, again time.Duration) {
-	ready := int32(0)
+// notReady describes what a workload still needs although its status says that it is complete, ""
+// for nothing. Each controller counts what it has seen: for a moment, a status may count pods
+// that are being deleted, even those of an earlier template.
+func (w *waiter) notReady(ctx context.Context, of workload, state rollout, pods []corev1.Pod) string {
+	ready := countReady(pods, state.uid)
+	if ready < state.ready && state.alike != "" {
+		alike, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.alike})
+		if err != nil {
+			return "its pods cannot be listed: " + err.Error()
+		}
+		ready = max(ready, countReady(alike.Items, state.uid))
+	}
+	if ready >= state.ready {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d pods ready", ready, state.ready)
+}
+
+// countReady returns how many pods are ready, are not being deleted, and are controlled by the
+// object with the UID.
+func countReady(pods []corev1.Pod, uid types.UID) (ready int32) {
 	for i := range pods {
-		pod := &pods[i]
-		if pod.DeletionTimestamp == nil && metav1.IsControlledBy(pod, &metav1.ObjectMeta{UID: state.uid}) && kube.IsReady(pod) {
+		owner := metav1.GetControllerOf(&pods[i])
+		if pods[i].DeletionTimestamp == nil && owner != nil && owner.UID == uid && kube.IsReady(&pods[i]) {
 			ready++
 		}
 	}
-	if ready >= state.ready {
-		return "", 0
-	}
-	return fmt.Sprintf("%d of %d pods ready", ready, state.ready), youngPollInterval
+	return ready
 }
 
 // currentTemplate returns the selector of the pods of a deployment's current template, and their
-// replica set.
+// replica set, both "" if that does not exist yet. The controller may report a template as observed
+// before it creates the replica set, such as when it has to scale another one first.
 func (d *Deployer) currentTemplate(ctx context.Context, deployment *appsv1.Deployment) (string, types.UID, error) {
-	const revision = "deployment.kubernetes.io/revision" // set by the deployment controller on both
+	const hash = appsv1.DefaultDeploymentUniqueLabelKey
 	selector := metav1.FormatLabelSelector(deployment.Spec.Selector)
 	sets, err := d.cluster.Client.AppsV1().ReplicaSets(deployment.Namespace).List(ctx,
 		metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
 		return "", "", err
 	}
-	for _, set := range sets.Items {
-		if metav1.IsControlledBy(&set, deployment) && set.Annotations[revision] == deployment.Annotations[revision] {
-			const hash = appsv1.DefaultDeploymentUniqueLabelKey
-			return selector + "," + hash + "=" + set.Labels[hash], set.UID, nil
+	template := func(of *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
+		of = of.DeepCopy()
+		delete(of.Labels, hash) // which the controller sets
+		return of
+	}
+	var current *appsv1.ReplicaSet
+	for i := range sets.Items {
+		set := &sets.Items[i]
+		same := equality.Semantic.DeepEqual(template(&set.Spec.Template), template(&deployment.Spec.Template))
+		if !same || !metav1.IsControlledBy(set, deployment) {
+			continue
+		}
+		const revision = "deployment.kubernetes.io/revision" // set by the deployment controller on both
+		if current == nil || set.Annotations[revision] == deployment.Annotations[revision] {
+			current = set
 		}
 	}
-	return "", "", nil // not created yet
+	switch {
+	case current == nil:
+		return "", "", nil
+	case current.Labels[hash] != "": // a set that the deployment adopted has none
+		selector += "," + hash + "=" + current.Labels[hash]
+	}
+	return selector, current.UID, nil
 }
 
 // currentRevision is the same for a daemon set, which keeps its templates as controller revisions.

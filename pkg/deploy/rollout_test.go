@@ -1,7 +1,10 @@
 package deploy
 
 import (
+	"fmt"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"helm.sh/helm/v3/pkg/chart/loader"
@@ -14,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
+	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/kube"
 )
 
@@ -34,8 +38,7 @@ func TestMissingReplicas(t *testing.T) {
 	}
 }
 
-// A status may count pods that are being deleted: after a template that was the current one before
-// is back, for example.
+// A status may count pods that are being deleted, such as after a return to an earlier template.
 func TestAStatusThatIsBehindThePods(t *testing.T) {
 	now := time.Now()
 	ready := container{probe: &corev1.Probe{}, ranFor: time.Hour}.pod(now)
@@ -45,6 +48,10 @@ func TestAStatusThatIsBehindThePods(t *testing.T) {
 	starting.Status = corev1.PodStatus{Phase: corev1.PodPending}
 	ending := ready.DeepCopy()
 	ending.DeletionTimestamp, ending.Finalizers = &metav1.Time{Time: now}, []string{"kubelet"}
+	evicted := ready.DeepCopy()
+	evicted.Name = "web-0"
+	evicted.Status.Phase, evicted.Status.Reason = corev1.PodFailed, "Evicted"
+	evicted.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}
 	ofAnother := ready.DeepCopy()
 	ofAnother.OwnerReferences[0].UID = "another"
 	meta := metav1.ObjectMeta{Namespace: "demo", Name: "web", UID: "web",
@@ -59,6 +66,11 @@ func TestAStatusThatIsBehindThePods(t *testing.T) {
 	daemonSet := &appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Selector: selector},
 		Status: appsv1.DaemonSetStatus{DesiredNumberScheduled: 1, CurrentNumberScheduled: 1, UpdatedNumberScheduled: 1,
 			NumberAvailable: 1}}
+	upgraded := daemonSet.DeepCopy() // after an upgrade of the cluster: another revision of the same template
+	upgraded.Annotations = map[string]string{appsv1.DeprecatedTemplateGeneration: "3"}
+	ofGeneration := ready.DeepCopy()
+	ofGeneration.Labels[appsv1.ControllerRevisionHashLabelKey] = "0"
+	ofGeneration.Labels["pod-template-generation"] = "3"
 	revision := &appsv1.ControllerRevision{ObjectMeta: *meta.DeepCopy()}
 	revision.Labels["app"] = "web"
 	revision.OwnerReferences = []metav1.OwnerReference{{UID: "web", Controller: ptr.To(true)}}
@@ -71,6 +83,8 @@ func TestAStatusThatIsBehindThePods(t *testing.T) {
 		{"ready", "deployment", []runtime.Object{ready}, ""},
 		{"ending", "deployment", []runtime.Object{ending, starting}, "0 of 1 pods ready"},
 		{"gone", "deployment", nil, "0 of 1 pods ready"},
+		{"evicted", "deployment", []runtime.Object{evicted}, "0 of 1 pods ready"},
+		{"evicted and replaced", "deployment", []runtime.Object{evicted, ready}, ""},
 		{"of another workload", "deployment", []runtime.Object{ofAnother}, "0 of 1 pods ready"},
 		{"ready", "statefulset", []runtime.Object{statefulSet(func(*appsv1.StatefulSetSpec) {}), ready}, ""},
 		{"ending", "statefulset", []runtime.Object{statefulSet(func(*appsv1.StatefulSetSpec) {}), ending},
@@ -83,10 +97,20 @@ func TestAStatusThatIsBehindThePods(t *testing.T) {
 		})}, ""},
 		{"ready", "daemonset", []runtime.Object{daemonSet, revision, ready}, ""},
 		{"ending", "daemonset", []runtime.Object{daemonSet, revision, ending}, "0 of 1 pods ready"},
+		{"of the same generation", "daemonset", []runtime.Object{upgraded, revision, ofGeneration}, ""},
+		{"of an older generation", "daemonset", []runtime.Object{daemonSet, revision, ofGeneration}, "0 of 1 pods ready"},
 		{"of no revision yet", "daemonset", []runtime.Object{daemonSet, ready}, notObserved},
 	} {
 		t.Run(test.of+" "+test.name, func(t *testing.T) {
 			client := upToDate(test.objects...)
+			web, err := client.AppsV1().Deployments("demo").Get(t.Context(), "web", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			web.Spec.Template.Labels = map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: "exported"}
+			if err := client.Tracker().Update(appsDeployments, web, "demo"); err != nil {
+				t.Fatal(err)
+			}
 			d := New(&kube.Cluster{Client: client}, "demo", nil, Options{})
 			w, of := &waiter{Deployer: d}, workload{kind: test.of, namespace: "demo", name: "web"}
 			got, err := d.rollout(t.Context(), of)
@@ -100,6 +124,96 @@ func TestAStatusThatIsBehindThePods(t *testing.T) {
 			if missing != "" && again == 0 {
 				t.Error("it is not looked at again until its status changes")
 			}
+		})
+	}
+}
+
+// A deployment's controller may have seen a template, and not have created its replica set yet.
+// Until then, pods and conditions say nothing about the new template.
+func TestATemplateWithoutAReplicaSet(t *testing.T) {
+	failing := container{}.pod(time.Now())
+	failing.Status.ContainerStatuses[0].RestartCount = maxRestarts + 1
+	failing.Status.ContainerStatuses[0].State = corev1.ContainerState{
+		Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+	client := upToDate(failing)
+	d := New(&kube.Cluster{Client: client}, "demo", nil, Options{})
+	w, of := &waiter{Deployer: d}, workload{kind: "deployment", namespace: "demo", name: "web"}
+	diagnose := func() (string, error) {
+		t.Helper()
+		got, err := d.rollout(t.Context(), of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		missing, _, err := w.diagnose(t.Context(), of, got)
+		return missing, err
+	}
+	if _, err := diagnose(); err == nil {
+		t.Error("a pod that crashes is no failure")
+	}
+	web, err := client.AppsV1().Deployments("demo").Get(t.Context(), "web", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web.Spec.Template.Labels = map[string]string{"saved": "again"}
+	web.Status = appsv1.DeploymentStatus{Replicas: 1, Conditions: []appsv1.DeploymentCondition{
+		{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded"}}}
+	if err := client.Tracker().Update(appsDeployments, web, "demo"); err != nil {
+		t.Fatal(err)
+	}
+	if missing, err := diagnose(); missing != "0 of 1 replicas updated" || err != nil {
+		t.Errorf("%q, %v", missing, err)
+	}
+}
+
+// A deployment may have the failure of its previous template for a moment. One that stays is its
+// own.
+func TestADeploymentThatFails(t *testing.T) {
+	for _, test := range []struct {
+		reason  string
+		passes  time.Duration // 0 if it stays
+		created bool          // the replica set
+	}{
+		{"ProgressDeadlineExceeded", retryGrace / 2, true},
+		{"ProgressDeadlineExceeded", 0, true},
+		{"ReplicaSetCreateError", retryGrace / 2, false},
+		{"ReplicaSetCreateError", 0, false},
+	} {
+		t.Run(fmt.Sprint(test.reason, " ", test.passes), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pod := container{probe: &corev1.Probe{}}.pod(time.Now())
+				client := upToDate(pod)
+				web := client.AppsV1().Deployments("demo")
+				complete, err := web.Get(t.Context(), "web", metav1.GetOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				failed := complete.DeepCopy()
+				failed.Status.AvailableReplicas = 0
+				failed.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing,
+					Status: corev1.ConditionFalse, Reason: test.reason, Message: "the cause"}}
+				if !test.created {
+					failed.Generation = failed.Status.ObservedGeneration + 1
+				}
+				update := func(to *appsv1.Deployment) {
+					if err := client.Tracker().Update(appsDeployments, to, "demo"); err != nil {
+						t.Error(err)
+					}
+				}
+				update(failed)
+				if test.passes > 0 {
+					time.AfterFunc(test.passes, func() { update(complete) })
+				}
+				d, began := New(&kube.Cluster{Client: client}, "demo", nil, Options{}), time.Now()
+				err = d.Wait(t.Context(), func(event.Event) {}, nil, []Health{{"demo", "app=web"}}, time.Minute)
+				took := time.Since(began)
+				if test.passes > 0 && (err != nil || took > test.passes+missedChange) {
+					t.Errorf("%v after %s", err, took)
+				}
+				if test.passes == 0 && (err == nil || !strings.Contains(err.Error(), test.reason+": the cause") ||
+					took > retryGrace+missedChange) {
+					t.Errorf("%v after %s", err, took)
+				}
+			})
 		})
 	}
 }

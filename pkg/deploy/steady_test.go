@@ -46,7 +46,7 @@ func (c container) pod(now time.Time) *corev1.Pod {
 	return pod
 }
 
-// upToDate returns a cluster in which the deployment web is complete, by its status.
+// upToDate returns a cluster in which the status of the deployment web says that it is complete.
 func upToDate(objects ...runtime.Object) *fake.Clientset {
 	meta := metav1.ObjectMeta{Namespace: "demo", Name: "web", UID: "web", Labels: map[string]string{"app": "web"},
 		Annotations: map[string]string{"deployment.kubernetes.io/revision": "1"}}

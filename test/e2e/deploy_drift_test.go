@@ -132,7 +132,7 @@ func testDrift(t *testing.T, cluster kubernetes.Interface) {
 	quiet("all was reverted")
 
 	byHand("delete", "secret", "random")
-	byHand("delete", "deployment", "web")
+	byHand("delete", "deployment", "web", "--cascade=foreground")
 	kubectl(t, "delete", "crd", "things."+p.name+".test")
 	c = d.again(t)
 	c.arrives(t)
