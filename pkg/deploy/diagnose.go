@@ -82,7 +82,7 @@ func (w *waiter) diagnose(
 			if t.key == unschedulable && w.neverFits(ctx, pod) {
 				t.grace = noGrace
 			}
-			if w.lastsFor(pod.Name+" "+t.key) >= t.grace {
+			if w.lastsFor(podID(pod)+" "+t.key) >= t.grace {
 				return missing, 0, w.failureReport(ctx, of, state, pod, t)
 			}
 		}
@@ -107,7 +107,7 @@ func (w *waiter) diagnose(
 		if message != "" && w.lastsFor(of.String()+" not made") >= limit {
 			return missing, 0, w.failureReport(ctx, of, state, nil, trouble{what: message, hint: hintNotMade(message)})
 		}
-		if of.kind == "statefulset" && len(pods) == 0 {
+		if state.replaced != "" && len(pods) == 0 {
 			w.unblockStatefulSet(ctx, of, state)
 		}
 	}
@@ -133,7 +133,7 @@ func (w *waiter) unblockStatefulSet(ctx context.Context, of workload, state roll
 	if of.release == nil || of.release.foreign || kube.MayWrite(ctx) != nil {
 		return
 	}
-	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.allPods})
+	pods, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.replaced})
 	if err != nil {
 		return // retried at the next observation
 	}
@@ -156,7 +156,7 @@ func (w *waiter) unblockStatefulSet(ctx context.Context, of workload, state roll
 // unmounted returns the trouble of a pod whose volume does not exist: only its events tell.
 func (w *waiter) unmounted(ctx context.Context, pod *corev1.Pod) []trouble {
 	if pod.Spec.NodeName == "" || !slices.ContainsFunc(kube.ContainerStatuses(pod), kube.IsStarting) ||
-		w.lastsFor(pod.Name+" is being made") < eventsDelay {
+		w.lastsFor(podID(pod)+" is being made") < eventsDelay {
 		return nil
 	}
 	e := w.lastWarning(ctx, pod.Namespace, pod.UID)
@@ -378,9 +378,12 @@ func (d *Deployer) podCreationFailure(ctx context.Context, namespace string, uid
 
 // lastWarning returns the newest warning about an object, or nil.
 func (d *Deployer) lastWarning(ctx context.Context, namespace string, uid types.UID) *corev1.Event {
+	if uid == "" {
+		return nil
+	}
 	list, err := d.cluster.Client.CoreV1().Events(namespace).List(ctx,
 		metav1.ListOptions{FieldSelector: "type=Warning,involvedObject.uid=" + string(uid)})
-	if err != nil || uid == "" {
+	if err != nil {
 		return nil
 	}
 	return kube.NewestEvent(list.Items)
@@ -391,8 +394,9 @@ func (d *Deployer) failureReport(ctx context.Context, of workload, state rollout
 	text := fmt.Sprintf("%s: %s", of, t.what)
 	if pod == nil && state.selector != "" { // for the log of one that failed
 		if pods, err := d.podsOf(ctx, of, state.selector); err == nil && len(pods) > 0 {
-			pod = &pods[len(pods)-1]
-			t.container = failedContainer(pod)
+			if pod, t.container = failedPod(pods); pod == nil {
+				pod = &pods[len(pods)-1]
+			}
 		}
 	}
 	if pod != nil {
@@ -451,31 +455,38 @@ func failedContainer(pod *corev1.Pod) string {
 	return ""
 }
 
+// failedPod returns the first pod with a container that failed or is not ready, and that container.
+func failedPod(pods []corev1.Pod) (pod *corev1.Pod, container string) {
+	for i := range pods {
+		if container := failedContainer(&pods[i]); container != "" && pods[i].DeletionTimestamp == nil {
+			return &pods[i], container
+		}
+	}
+	return nil, ""
+}
+
 // timeoutReport adds to a timeout what is known of the pods that are not up.
 func (w *waiter) timeoutReport(ctx context.Context, s observation, failure error) error {
-	pods, err := w.podsOf(ctx, s.waitsFor, s.rollout.selector)
-	if err != nil || s.rollout.selector == "" {
+	if s.rollout.selector == "" {
 		return failure
 	}
-	for i := range pods {
-		pod := &pods[i]
-		container := failedContainer(pod)
-		if container == "" || pod.DeletionTimestamp != nil {
-			continue
-		}
-		t := trouble{container: container}
-		hint := "look at the pod: kubectl describe pod " + pod.Name + " -n " + pod.Namespace
-		for _, known := range w.troubles(pod, s.waitsFor.kind == "job") {
-			t, hint = known, known.hint
-			failure = fmt.Errorf("%w\n%s", failure, known.what)
-			break
-		}
-		if facts := w.evidence(ctx, pod, t); facts != "" {
-			failure = fmt.Errorf("%w%s", failure, facts)
-		}
-		return event.WithHint(failure, hint)
+	pods, err := w.podsOf(ctx, s.waitsFor, s.rollout.selector)
+	if err != nil {
+		return failure
 	}
-	return failure
+	pod, container := failedPod(pods)
+	if pod == nil {
+		return failure
+	}
+	t := trouble{container: container, hint: "look at the pod: kubectl describe pod " + pod.Name + " -n " + pod.Namespace}
+	if known := w.troubles(pod, s.waitsFor.kind == "job"); len(known) > 0 {
+		t = known[0]
+		failure = fmt.Errorf("%w\n%s", failure, t.what)
+	}
+	if facts := w.evidence(ctx, pod, t); facts != "" {
+		failure = fmt.Errorf("%w%s", failure, facts)
+	}
+	return event.WithHint(failure, t.hint)
 }
 
 // lastLines returns the last lines that a container printed before it died, or "".

@@ -50,7 +50,7 @@ func TestDiagnosis(t *testing.T) {
 				seen: map[string]span{}}
 			if !test.since.IsZero() {
 				for _, trouble := range troubles(pod, false) {
-					w.seen["web-1 "+trouble.key] = span{test.since, time.Now()}
+					w.seen[podID(pod)+" "+trouble.key] = span{test.since, time.Now()}
 				}
 			}
 			_, _, err := w.diagnose(t.Context(), of, rollout{missing: "1 of 1 replicas available", selector: "app=web"})
@@ -181,13 +181,13 @@ func TestOnlyPodsOfTheStatefulSetAreUnblocked(t *testing.T) {
 		}
 	}
 	w, r := &waiter{Deployer: l.Deployer, stage: l.stage()}, &deployed{foreign: true}
-	w.unblockStatefulSet(t.Context(), workload{"statefulset", "demo", "db", r}, rollout{allPods: "app=db", uid: "set"})
+	w.unblockStatefulSet(t.Context(), workload{"statefulset", "demo", "db", r}, rollout{replaced: "app=db", uid: "set"})
 	if got := deletions(l.client.Actions()); len(got) > 0 {
 		t.Errorf("deleted %q of a release that is not ours", got)
 	}
 	r.foreign = false
 	for range 3 {
-		w.unblockStatefulSet(t.Context(), workload{"statefulset", "demo", "db", r}, rollout{allPods: "app=db", uid: "set"})
+		w.unblockStatefulSet(t.Context(), workload{"statefulset", "demo", "db", r}, rollout{replaced: "app=db", uid: "set"})
 	}
 	if got := deletions(l.client.Actions()); !slices.Equal(got, []string{"demo/db-0 UID uid-db-0"}) {
 		t.Errorf("deleted %q", got)

@@ -57,13 +57,15 @@ func (w workload) String() string { return w.kind + " " + w.namespace + "/" + w.
 
 // rollout is the progress of a workload, as reported by the API server.
 type rollout struct {
-	missing  string    // what is still missing by its status, "" when it is complete
-	selector string    // label selector of the pods of the current template, "" while that is not known
-	ready    int32     // how many pods of the current template have to be ready
-	alike    string    // label selector of a daemon set's other pods of the current template, "" for none
-	allPods  string    // label selector of all pods of a stateful set
-	uid      types.UID // of what creates these pods, whose events tell why it cannot
-	failed   string    // why the cluster itself gave up
+	missing  string // what is still missing by its status, "" when it is complete
+	selector string // label selector of the pods of the current template, "" while that is not known
+	ready    int32  // how many pods of the current template have to be ready
+	// sameGeneration is the label selector of a daemon set's pods that its controller counts as of the
+	// current template, whatever their revision; "" for none.
+	sameGeneration string
+	replaced       string    // label selector of all pods of a stateful set whose old ones are all to be replaced
+	uid            types.UID // of what creates these pods, whose events tell why it cannot
+	failed         string    // why the cluster itself gave up
 }
 
 // Wait returns when every workload of the releases and of health runs its current template with all
@@ -390,11 +392,15 @@ func (d *Deployer) statefulSetRollout(ctx context.Context, w workload) (rollout,
 		stay = min(*rolling.Partition, want)
 	}
 	all := metav1.FormatLabelSelector(got.Spec.Selector)
-	return rollout{
+	state := rollout{
 		missing: missingReplicas(want, s.Replicas, stay+s.UpdatedReplicas, s.AvailableReplicas),
-		ready:   want - stay, allPods: all, uid: got.UID,
+		ready:   want - stay, uid: got.UID,
 		selector: all + "," + appsv1.ControllerRevisionHashLabelKey + "=" + s.UpdateRevision,
-	}, nil
+	}
+	if stay == 0 {
+		state.replaced = all
+	}
+	return state, nil
 }
 
 func (d *Deployer) daemonSetRollout(ctx context.Context, w workload) (rollout, error) {
@@ -414,7 +420,7 @@ func (d *Deployer) daemonSetRollout(ctx context.Context, w workload) (rollout, e
 	state := rollout{missing: missing, ready: want - stay, uid: got.UID}
 	if generation := got.Annotations[appsv1.DeprecatedTemplateGeneration]; generation != "" {
 		const label = "pod-template-generation" // which the daemon set controller compares, too
-		state.alike = metav1.FormatLabelSelector(got.Spec.Selector) + "," + label + "=" + generation
+		state.sameGeneration = metav1.FormatLabelSelector(got.Spec.Selector) + "," + label + "=" + generation
 	}
 	state.selector, err = d.currentRevision(ctx, got)
 	return state, err
@@ -470,12 +476,12 @@ func missingReplicas(want, all, updated, available int32) string {
 // that are being deleted, even those of an earlier template.
 func (w *waiter) notReady(ctx context.Context, of workload, state rollout, pods []corev1.Pod) string {
 	ready := countReady(pods, state.uid)
-	if ready < state.ready && state.alike != "" {
-		alike, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.alike})
+	if ready < state.ready && state.sameGeneration != "" {
+		same, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.sameGeneration})
 		if err != nil {
 			return "its pods cannot be listed: " + err.Error()
 		}
-		ready = max(ready, countReady(alike.Items, state.uid))
+		ready = max(ready, countReady(same.Items, state.uid))
 	}
 	if ready >= state.ready {
 		return ""

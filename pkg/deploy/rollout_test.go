@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
@@ -124,6 +125,49 @@ func TestAStatusThatIsBehindThePods(t *testing.T) {
 			if missing != "" && again == 0 {
 				t.Error("it is not looked at again until its status changes")
 			}
+		})
+	}
+}
+
+// A pod of an earlier revision that never came up blocks a stateful set, unless it is to stay.
+func TestStatefulSetsWhosePodsStay(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		strategy appsv1.StatefulSetUpdateStrategy
+		deleted  int
+	}{
+		{"rolling", appsv1.StatefulSetUpdateStrategy{}, 1},
+		{"replaced by the user", appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}, 0},
+		{"not to be replaced yet", appsv1.StatefulSetUpdateStrategy{
+			RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: ptr.To[int32](1)}}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pod := container{}.pod(time.Now())
+				pod.Labels[appsv1.ControllerRevisionHashLabelKey] = "old"
+				pod.Status = waits("ErrImageNeverPull", "not there")
+				client := fake.NewClientset(pod, &appsv1.StatefulSet{
+					ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web", UID: "web"},
+					Spec: appsv1.StatefulSetSpec{UpdateStrategy: test.strategy,
+						Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
+					Status: appsv1.StatefulSetStatus{Replicas: 1, UpdateRevision: "new"}})
+				d := New(&kube.Cluster{Client: client}, "demo", nil, Options{})
+				w := &waiter{Deployer: d, stage: event.Sink(func(event.Event) {}).Stage("deploy")}
+				of := workload{"statefulset", "demo", "web", &deployed{}}
+				for began := time.Now(); time.Since(began) < 2*eventsDelay; {
+					now, err := d.rollout(t.Context(), of)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if missing, _, err := w.diagnose(t.Context(), of, now); missing == "" || err != nil {
+						t.Fatalf("%q, %v", missing, err)
+					}
+					<-time.After(eventsDelay)
+				}
+				if got := deletions(client.Actions()); len(got) != test.deleted {
+					t.Errorf("deleted %q", got)
+				}
+			})
 		})
 	}
 }
