@@ -339,7 +339,7 @@ func hintFor(l event.Link) string {
 	case event.AtFiles:
 		hint := "run again (r), which writes them again"
 		if len(l.Differ) > 0 {
-			path := l.Differ[0][:strings.LastIndexByte(l.Differ[0], ' ')]
+			path := differingPath(l.Differ[0])
 			hint += fmt.Sprintf("; to look at them: kubectl exec -n %s %s -c %s -- ls -l '%s'", l.Container.Namespace,
 				l.Container.Pod, l.Container.Container, strings.ReplaceAll(path, "'", `'\''`))
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/devloop/devloop/pkg/event"
 )
@@ -24,6 +25,23 @@ type Files struct {
 	Refused bool
 }
 
+// How a path differs, after the path.
+const (
+	isMissing  = " missing"
+	isChanged  = " changed"
+	isLeftOver = " left over"
+)
+
+// differingPath returns the path of an element of Files.Differ.
+func differingPath(differing string) string {
+	for _, how := range []string{isMissing, isChanged, isLeftOver} {
+		if path, ok := strings.CutSuffix(differing, how); ok {
+			return path
+		}
+	}
+	return differing
+}
+
 // CompareFiles compares what is at each path in a container with what should be there, both as
 // texts that have all that counts: type, permissions, content. Nothing is there if a path has none.
 func CompareFiles(container event.ContainerRef, image string, is, want map[string]string) Files {
@@ -35,14 +53,14 @@ func CompareFiles(container event.ContainerRef, image string, is, want map[strin
 		switch {
 		case want[path] == "" || is[path] == want[path]:
 		case is[path] == "":
-			files.Differ = append(files.Differ, path+" missing")
+			files.Differ = append(files.Differ, path+isMissing)
 		default:
-			files.Differ = append(files.Differ, path+" changed")
+			files.Differ = append(files.Differ, path+isChanged)
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(is)) {
 		if is[path] != "" && want[path] == "" {
-			files.Differ = append(files.Differ, path+" left over")
+			files.Differ = append(files.Differ, path+isLeftOver)
 		}
 	}
 	return files

@@ -185,9 +185,14 @@ func TestManyFilesDiffer(t *testing.T) {
 	if len(link.Differ) != keptDiffering || link.More != 5000-keptDiffering {
 		t.Errorf("%d, and %d more", len(link.Differ), link.More)
 	}
-	err := Broken(event.Links{link})
-	if !strings.HasSuffix(err.Error(), "… and 4997 more") ||
-		!strings.HasSuffix(event.Hint(err), "kubectl exec -n ns p -c main -- ls -l '/app/with space/a.py'") {
-		t.Errorf("%v → %s", err, event.Hint(err))
+	if err := Broken(event.Links{link}); !strings.HasSuffix(err.Error(), "… and 4997 more") {
+		t.Error(err)
+	}
+	for _, how := range []string{isMissing, isChanged, isLeftOver} {
+		link.Differ[0] = "/app/with space/a.py" + how
+		hint := event.Hint(Broken(event.Links{link}))
+		if !strings.HasSuffix(hint, "kubectl exec -n ns p -c main -- ls -l '/app/with space/a.py'") {
+			t.Error(hint)
+		}
 	}
 }
