@@ -59,7 +59,7 @@ func DefaultImage(ctx context.Context, url string) (image, why string, err error
 	defer func() { _ = response.Body.Close() }() // only read
 	switch response.StatusCode {
 	case http.StatusOK:
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return "", "its gateway answers " + response.Status, nil
 	default:
 		return "", "", fmt.Errorf("%s answers %s", url, response.Status)
@@ -183,9 +183,9 @@ func releaseOf(o metav1.Object) (id string) {
 	return annotations[kube.AnnotationReleaseNamespace] + "/" + annotations[kube.AnnotationRelease]
 }
 
-// RestartStale restarts the gateway's own pods, as kubectl rollout restart does, if its ConfigMap
-// contains has and not hasNot: then the pods run with an older ConfigMap.
-func (g Gateway) RestartStale(ctx context.Context, c *kube.Cluster, has, hasNot string) (restarted bool, err error) {
+// RestartOutdated restarts the gateway's own pods, as kubectl rollout restart does, if its
+// ConfigMap contains has and not hasNot: then the pods run with an older ConfigMap.
+func (g Gateway) RestartOutdated(ctx context.Context, c *kube.Cluster, has, hasNot string) (restarted bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, runningTimeout)
 	defer cancel()
 	text, err := g.configuration(ctx, c)

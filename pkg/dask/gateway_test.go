@@ -36,7 +36,7 @@ func TestGatewayImage(t *testing.T) {
 		{"one that is no text", 200, `{"cluster_options":[{"field":"image","default":3,"spec":{"type":"string"}}]}`, "",
 			false},
 		{"only for users whom it knows", 401, `{"error":"Unauthorized"}`, "", false},
-		{"another server", 404, `not found`, "", false},
+		{"another server, or a proxy that does not know the gateway yet", 404, `not found`, "", true},
 		{"it is not up", 502, `Bad Gateway`, "", true},
 		{"no JSON", 200, `<html>`, "", true},
 		{"endless", 200, `{"cluster_options":[` + strings.Repeat(" ", optionsLength), "", true},
@@ -97,7 +97,7 @@ func TestAPIPods(t *testing.T) {
 
 // Of all that belongs to a gateway, only the pods that serve its API are restarted, and only if
 // the ConfigMap has the new image and no longer the old one.
-func TestRestartStale(t *testing.T) {
+func TestRestartOutdated(t *testing.T) {
 	made := func(name, instance, release string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Name: name, Namespace: "demo", Labels: map[string]string{labelGateway: instance},
 			Annotations: map[string]string{kube.AnnotationReleaseNamespace: "demo", kube.AnnotationRelease: release}}
@@ -121,7 +121,7 @@ func TestRestartStale(t *testing.T) {
 		{"new", "image", nil}, // it names both
 		{"new", "old", []string{"api"}},
 	} {
-		done, err := gateway.RestartStale(t.Context(), &kube.Cluster{Client: client}, test.has, test.hasNot)
+		done, err := gateway.RestartOutdated(t.Context(), &kube.Cluster{Client: client}, test.has, test.hasNot)
 		if err != nil || done != (len(test.want) > 0) {
 			t.Errorf("%s in place of %s: %v, %v", test.has, test.hasNot, done, err)
 		}

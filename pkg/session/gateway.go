@@ -20,8 +20,8 @@ import (
 // tunnelTimeout is how long a tunnel to a pod may take to open: less than the request through it.
 const tunnelTimeout = 3 * time.Second
 
-// routeTurns is how many times a route is asked while a pod is ending: a proxy may alternate
-// between old and new pods, and the requests of other clients take turns, too.
+// routeTurns is how many times a route is asked that may lead to several pods: a proxy may
+// alternate between them, and the requests of other clients take turns, too.
 const routeTurns = 4
 
 // leadsToGateway tells whether a forward leads to the API of a Dask Gateway: its ready path is a
@@ -107,14 +107,14 @@ func (i inspector) askGateways(
 	return answers, silent, nil
 }
 
-// askGateway asks a gateway which images new clusters get. why says why it names none. While a pod
-// of the gateway ends, a proxy on the route may still send requests there. So the ready pods are
-// asked too, since that pod's answer could hide theirs, and the route is asked several times.
+// askGateway asks a gateway which images new clusters get. why says why it names none. A proxy on
+// the route may send requests to any of several pods, even to one that is ending. So the ready pods
+// are asked too, since another pod's answer could hide theirs, and the route several times.
 func (i inspector) askGateway(
 	ctx context.Context, pods dask.APIPods, g dask.Gateway, route dask.Route,
 ) (images []string, why string, err error) {
 	times := 1
-	if pods.Ending {
+	if pods.Ending || len(pods.Ready) > 1 {
 		times = routeTurns
 		if images, err = i.askPods(ctx, pods, g); err != nil {
 			return nil, "", err
@@ -123,7 +123,7 @@ func (i inspector) askGateway(
 	// The route is asked last: a proxy on it learns of a new pod a moment later.
 	onRoute, why, err := askRoute(ctx, route, times)
 	switch {
-	case err != nil && (route.Certain || len(onRoute) > 0):
+	case err != nil && (route.Certain || len(images)+len(onRoute) > 0):
 		return nil, "", err
 	case err != nil:
 		return nil, err.Error(), nil

@@ -36,16 +36,16 @@ type inspector struct {
 
 // finding is the result of an inspection.
 type finding struct {
-	links   event.Links
-	old     event.DaskClusters
-	foreign []proof.Answer // of gateways that start an image of no link
-	stale   []staleGateway
-	silent  []string // releases whose gateway does not name its image, and why
+	links    event.Links
+	old      event.DaskClusters
+	foreign  []proof.Answer // of gateways that start an image of no link
+	outdated []outdatedGateway
+	silent   []string // releases whose gateway does not name its image, and why
 }
 
-// staleGateway is a gateway that gives new clusters the image of other inputs, while none of its
+// outdatedGateway is a gateway that gives new clusters the image of other inputs, while none of its
 // pods starts or ends.
-type staleGateway struct {
+type outdatedGateway struct {
 	dask.Gateway
 	is, want string // tags
 }
@@ -95,7 +95,7 @@ func (i inspector) inspect(ctx context.Context, want *expected) (*finding, error
 		}
 		pods := platform.APIPods(a.gateway)
 		if is, want := proof.OlderTags(links[linked]); is != "" && !pods.Starting && !pods.Ending {
-			found.stale = append(found.stale, staleGateway{a.gateway, is, want})
+			found.outdated = append(found.outdated, outdatedGateway{a.gateway, is, want})
 		}
 	}
 	var err error

@@ -164,7 +164,7 @@ func (n nodeStage) prune(ctx context.Context, sink event.Sink, target *loop.Targ
 		stage.Warn("old images could not be listed; the next run tries again", err)
 		return
 	}
-	whole := func(tag name.Tag, remove func(context.Context, name.Tag) error) (ok bool) {
+	finish := func(tag name.Tag, remove func(context.Context, name.Tag) error) (ok bool) {
 		// The node would go on after ctx has ended, beside a run that may need the image.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 		defer cancel()
@@ -179,13 +179,13 @@ func (n nodeStage) prune(ctx context.Context, sink event.Sink, target *loop.Targ
 		if ctx.Err() != nil {
 			return
 		}
-		whole(tag, n.forget)
+		finish(tag, n.forget)
 	}
 	for _, tag := range old {
 		if ctx.Err() != nil {
 			return
 		}
-		if whole(tag, n.remove) {
+		if finish(tag, n.remove) {
 			stage.Note("old image removed", "image", event.Name(tag.String()))
 		}
 	}

@@ -40,7 +40,7 @@ const (
 	// namespaces that are not followed.
 	recheckOld = 30 * time.Second
 
-	// maxRestarts limits the restarts of stale gateways until the chain is complete. After each, it
+	// maxRestarts limits the restarts of outdated gateways until the chain is complete. After each, it
 	// may stay broken for restartTime.
 	maxRestarts = 3
 	restartTime = 30 * time.Second
@@ -232,8 +232,8 @@ func (p *prover) check(
 }
 
 // untilComplete inspects the cluster until the chain is complete, or settle is over. If gateways
-// are stale then, it restarts them and waits for up to restartTime more, at most maxRestarts times.
-// The finding is nil if the last inspection failed.
+// are outdated then, it restarts them and waits for up to restartTime more, at most maxRestarts
+// times. The finding is nil if the last inspection failed.
 func (p *prover) untilComplete(
 	ctx context.Context, stage event.Stage, want *expected, settle time.Duration,
 ) (*finding, error) {
@@ -262,7 +262,7 @@ func (p *prover) untilComplete(
 	}
 }
 
-// restart restarts stale gateways whose ConfigMap has the right image, and reports whether there
+// restart restarts outdated gateways whose ConfigMap has the right image, and reports whether there
 // were any: a pod may start with a ConfigMap that its node has kept, since the node's watches take
 // some seconds to come back after the API server was away.
 func (p *prover) restart(ctx context.Context, stage event.Stage, want *expected, found *finding) (done bool) {
@@ -272,8 +272,8 @@ func (p *prover) restart(ctx context.Context, stage event.Stage, want *expected,
 	if found == nil || p.restarts.count >= maxRestarts {
 		return false
 	}
-	for _, g := range found.stale {
-		restarted, err := g.RestartStale(ctx, p.inspector.cluster, g.want, g.is)
+	for _, g := range found.outdated {
+		restarted, err := g.RestartOutdated(ctx, p.inspector.cluster, g.want, g.is)
 		if err != nil && ctx.Err() == nil && p.reported.Changed("restart", err.Error()) {
 			stage.Warn("cannot restart a gateway that started with an old configuration", err, "release", event.Name(g.Release))
 		}
