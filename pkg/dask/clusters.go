@@ -41,8 +41,8 @@ func clusterClient(c *kube.Cluster) (dynamic.NamespaceableResourceInterface, err
 	return c.Dynamic.Resource(resource), nil
 }
 
-// selectorOf selects what the gateways start; it is "" without a gateway.
-func selectorOf(gateways []Gateway) string {
+// selectorOf selects the gateways' own objects and what they start; it is "" without a gateway.
+func selectorOf(gateways ...Gateway) string {
 	var instances []string
 	for _, g := range gateways {
 		instances = append(instances, g.instance)
@@ -56,7 +56,7 @@ func selectorOf(gateways []Gateway) string {
 
 // clusterObjects returns the Dask clusters of the gateways, in all namespaces.
 func clusterObjects(ctx context.Context, c *kube.Cluster, gateways []Gateway) ([]unstructured.Unstructured, error) {
-	selector := selectorOf(gateways)
+	selector := selectorOf(gateways...)
 	if selector == "" {
 		return nil, nil
 	}

@@ -214,7 +214,7 @@ func (f *Follower) findGateways(ctx context.Context) (again time.Duration) {
 		gateways = append(gateways, found...)
 	}
 	f.gateways = gateways
-	if selector := selectorOf(gateways); selector != f.selector {
+	if selector := selectorOf(gateways...); selector != f.selector {
 		f.watch(ctx, selector)
 	}
 	return 0

@@ -193,7 +193,7 @@ func (g Gateway) RestartOutdated(ctx context.Context, c *kube.Cluster, has, hasN
 		return false, err
 	}
 	client := c.Client.AppsV1().Deployments(g.Namespace)
-	list, err := client.List(ctx, metav1.ListOptions{LabelSelector: selectorOf([]Gateway{g})})
+	list, err := client.List(ctx, metav1.ListOptions{LabelSelector: selectorOf(g)})
 	if err != nil {
 		return false, err
 	}
@@ -214,7 +214,7 @@ func (g Gateway) RestartOutdated(ctx context.Context, c *kube.Cluster, has, hasN
 
 // configuration returns what the ConfigMaps of the gateway's release hold for it.
 func (g Gateway) configuration(ctx context.Context, c *kube.Cluster) (text string, err error) {
-	options := metav1.ListOptions{LabelSelector: selectorOf([]Gateway{g})}
+	options := metav1.ListOptions{LabelSelector: selectorOf(g)}
 	list, err := c.Client.CoreV1().ConfigMaps(g.Namespace).List(ctx, options)
 	if err != nil {
 		return "", err

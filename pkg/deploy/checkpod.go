@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/watch"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/devloop/devloop/pkg/event"
 	"github.com/devloop/devloop/pkg/journal"
@@ -31,6 +32,7 @@ import (
 
 const (
 	checkPodNamespace = "default" // if there is no other
+	checkContainer    = "devloop" // its only container
 	// unwatchedPodInterval is how often a pod is asked for that cannot be watched.
 	unwatchedPodInterval = 100 * time.Millisecond
 	// maxCheckPodOutput is how much of a command's output is read, in bytes.
@@ -256,7 +258,7 @@ func (w *waiter) checkPodTrouble(pod *corev1.Pod) error {
 // endedContainer is how the pod's container ended, nil while it has not.
 func endedContainer(pod *corev1.Pod) *corev1.ContainerStateTerminated {
 	for _, status := range pod.Status.ContainerStatuses {
-		if status.Name == kube.FieldManager {
+		if status.Name == checkContainer {
 			return status.State.Terminated
 		}
 	}
@@ -279,7 +281,7 @@ func (d *Deployer) checkPodResult(ctx context.Context, t CheckPod, pod *corev1.P
 	return "", &CheckPodError{
 		Code: ended.ExitCode, Reason: ended.Reason, NotStarted: notStarted, Output: lastOf(output),
 		image: t.Image, command: t.commandSummary(), message: strings.TrimSpace(ended.Message),
-		limit: memoryLimit(pod, kube.FieldManager),
+		limit: memoryLimit(pod, checkContainer),
 	}
 }
 
@@ -297,7 +299,7 @@ func (t CheckPod) commandSummary() string {
 // succeed.
 func (d *Deployer) checkPodOutput(ctx context.Context, t CheckPod, pod *corev1.Pod) (string, error) {
 	limit, lines := int64(maxCheckPodOutput), int64(logTailLines)
-	options := &corev1.PodLogOptions{Container: kube.FieldManager, LimitBytes: &limit}
+	options := &corev1.PodLogOptions{Container: checkContainer, LimitBytes: &limit}
 	if t.Purpose == PurposeVerify {
 		options.TailLines = &lines
 	}
@@ -401,17 +403,17 @@ func (d *Deployer) markRunning(id string, is bool) {
 var notLabel = strings.NewReplacer("/", "-", ".", "-", "_", "-")
 
 func newCheckPod(t CheckPod, namespace, name string) *corev1.Pod {
-	no, now := false, int64(0)
 	late := int64(math.Ceil((t.Timeout + removeTimeout).Seconds())) // in case devloop is killed
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{
 			kube.LabelManagedBy: kube.FieldManager, kube.LabelCheckPod: t.Purpose, "sidecar.istio.io/inject": "false",
 		}},
 		Spec: corev1.PodSpec{
-			RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: &late, TerminationGracePeriodSeconds: &now,
-			AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
+			RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: &late,
+			TerminationGracePeriodSeconds: ptr.To[int64](0),
+			AutomountServiceAccountToken:  ptr.To(false), EnableServiceLinks: ptr.To(false),
 			Containers: []corev1.Container{{
-				Name: kube.FieldManager, Image: t.Image, Command: t.Command, Args: t.Args, ImagePullPolicy: corev1.PullIfNotPresent,
+				Name: checkContainer, Image: t.Image, Command: t.Command, Args: t.Args, ImagePullPolicy: corev1.PullIfNotPresent,
 				TerminationMessagePolicy: corev1.TerminationMessageReadFile,
 			}},
 		},
@@ -440,9 +442,8 @@ func (d *Deployer) removeCheckPod(ctx context.Context, id string) error {
 	pods := d.cluster.Client.CoreV1().Pods(namespace)
 	pod, err := pods.Get(ctx, name, metav1.GetOptions{})
 	if err == nil && kube.IsCheckPod(pod) && pod.Labels[labelProject] == d.project { // otherwise someone else's
-		now, background := int64(0), metav1.DeletePropagationBackground
-		err = pods.Delete(ctx, name, metav1.DeleteOptions{
-			GracePeriodSeconds: &now, PropagationPolicy: &background, Preconditions: onlyUID(pod.UID)})
+		err = pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0),
+			PropagationPolicy: ptr.To(metav1.DeletePropagationBackground), Preconditions: onlyUID(pod.UID)})
 	}
 	if err != nil && !isGone(err) {
 		return fmt.Errorf("remove pod %s: %w", id, err)

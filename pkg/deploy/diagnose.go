@@ -164,7 +164,7 @@ func (w *waiter) unmounted(ctx context.Context, pod *corev1.Pod) []trouble {
 		return nil
 	}
 	return []trouble{{what: fmt.Sprintf("pod %s: %s: %s", pod.Name, e.Reason, e.Message), key: "mount", grace: retryGrace,
-		hint: "make the config map, secret or claim that it names, or correct the name in the chart's values"}}
+		hint: "create the config map, secret or claim that it names, or correct the name in the chart's values"}}
 }
 
 const unschedulable = "unschedulable"
@@ -178,7 +178,7 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 			all = append(all, trouble{what: fmt.Sprintf("pod %s: Unschedulable: %s", pod.Name, c.Message), key: unschedulable,
 				grace: scheduleGrace,
 				hint: "lower its resources' requests, or correct its node selector, tolerations or volume; kubectl describe " +
-					"node tells what there is"})
+					"node shows what is available"})
 		}
 	}
 	for _, status := range kube.ContainerStatuses(pod) {
@@ -203,7 +203,7 @@ func troubles(pod *corev1.Pod, ofJob bool) []trouble {
 			}
 		case "CreateContainerConfigError":
 			t.grace, t.hint = retryGrace,
-				"make the config map or secret that it names, or correct the name or key in the chart's values"
+				"create the config map or secret that it names, or correct the name or key in the chart's values"
 		case "CreateContainerError", "RunContainerError":
 			t.grace, t.hint = retryGrace, "correct the container's command, mounts or security context in the chart"
 		case "CrashLoopBackOff":
@@ -341,7 +341,7 @@ func hintNotMade(message string) string {
 	case strings.Contains(message, "violates PodSecurity"):
 		return "correct the pod's security context, or the namespace's pod-security label"
 	case strings.Contains(message, "serviceaccount"):
-		return "make the service account that the pods name, or correct its name in the chart's values"
+		return "create the service account that the pods name, or correct its name in the chart's values"
 	}
 	return "fix the pod's template in the chart and save"
 }

@@ -477,11 +477,11 @@ func missingReplicas(want, all, updated, available int32) string {
 func (w *waiter) notReady(ctx context.Context, of workload, state rollout, pods []corev1.Pod) string {
 	ready := countReady(pods, state.uid)
 	if ready < state.ready && state.sameGeneration != "" {
-		same, err := w.cluster.Client.CoreV1().Pods(of.namespace).List(ctx, metav1.ListOptions{LabelSelector: state.sameGeneration})
+		same, err := w.podsOf(ctx, of, state.sameGeneration)
 		if err != nil {
 			return "its pods cannot be listed: " + err.Error()
 		}
-		ready = max(ready, countReady(same.Items, state.uid))
+		ready = max(ready, countReady(same, state.uid))
 	}
 	if ready >= state.ready {
 		return ""

@@ -144,21 +144,21 @@ func (i Image) links(f Findings) (links event.Links) {
 	if built != "" {
 		add(event.AtBuild, "", built, "")
 	}
-	for _, h := range i.Stores {
+	for _, store := range i.Stores {
 		switch {
-		case len(h.IDs) == 0 && i.OnlyBase:
-		case len(h.IDs) == 0:
-			add(h.Place, h.Name, event.NotThere, cmp.Or(built, i.Ref))
-		case len(i.Built) > 0 && !overlap(i.Built, h.IDs):
-			add(h.Place, h.Name, h.IDs[0], built)
+		case len(store.IDs) == 0 && i.OnlyBase:
+		case len(store.IDs) == 0:
+			add(store.Place, store.Name, event.NotThere, cmp.Or(built, i.Ref))
+		case len(i.Built) > 0 && !overlap(i.Built, store.IDs):
+			add(store.Place, store.Name, store.IDs[0], built)
 		default:
-			add(h.Place, h.Name, h.IDs[0], "")
+			add(store.Place, store.Name, store.IDs[0], "")
 		}
 	}
 	for _, n := range f.Named {
 		link := event.Link{Image: name, Place: event.AtRelease, Name: event.Name(n.In), Is: n.Image}
-		same := func(other event.Link) bool { return other.Name == link.Name && other.Is == link.Is }
-		if !slices.ContainsFunc(links, same) { // several containers of a pod may name it
+		isDuplicate := func(other event.Link) bool { return other.Name == link.Name && other.Is == link.Is }
+		if !slices.ContainsFunc(links, isDuplicate) { // several containers of a pod may name it
 			links = append(links, link)
 		}
 	}
@@ -237,9 +237,9 @@ func (i Image) runs(containers []Container) bool {
 
 // built returns the ID of what was built, as stores know it if they do.
 func (i Image) built() string {
-	for _, h := range i.Stores {
-		if overlap(i.Built, h.IDs) {
-			return h.IDs[0]
+	for _, store := range i.Stores {
+		if overlap(i.Built, store.IDs) {
+			return store.IDs[0]
 		}
 	}
 	if len(i.Built) == 0 {
@@ -251,11 +251,11 @@ func (i Image) built() string {
 // idsFor returns the IDs of an image where a node gets it from.
 func idsFor(stores []Store, node string) []string {
 	var all []string
-	for _, h := range stores {
-		if h.Place == event.AtNode && h.Name == node {
-			return h.IDs
+	for _, store := range stores {
+		if store.Place == event.AtNode && store.Name == node {
+			return store.IDs
 		}
-		all = append(all, h.IDs...)
+		all = append(all, store.IDs...)
 	}
 	return all
 }

@@ -125,16 +125,16 @@ func (n nodeStage) Report(ctx context.Context, sink event.Sink, target *loop.Tar
 		tags = append(tags, images[ref].Tag)
 	}
 	stage := sink.Stage("node")
-	held, err := n.nodes.Inspect(ctx, tags)
+	found, err := n.nodes.Inspect(ctx, tags)
 	if err != nil {
 		n.reported.Forget(key)
 		stage.Detail("the nodes could not be asked for their images", "reason", err.Error())
 		return
 	}
-	for _, h := range held {
-		if h.Digest != "" {
-			stage.Detail(event.ImageOnNode, event.NodeImage{Image: images[h.Tag.String()].Event(), Node: event.Name(h.Node),
-				Digest: h.Digest, ID: h.IDs[0]})
+	for _, image := range found {
+		if image.Digest != "" {
+			stage.Detail(event.ImageOnNode, event.NodeImage{Image: images[image.Tag.String()].Event(),
+				Node: event.Name(image.Node), Digest: image.Digest, ID: image.IDs[0]})
 		}
 	}
 }

@@ -54,7 +54,7 @@ func testFailures(t *testing.T, cluster kubernetes.Interface) {
 		// The reason may be no more than Error: Kubernetes does not always learn who has killed it.
 		{"memory", rollout, "raise the container's memory limit",
 			"deployment NAME/memory: container main of pod memory-…" + crashedTwice + "…(exit code 137, "},
-		{"config", rollout, "make the config map or secret that it names",
+		{"config", rollout, "create the config map or secret that it names",
 			"deployment NAME/config: container main of pod config-" +
 				`…CreateContainerConfigError: configmap "nobody-makes-it" not found`},
 		{"huge", rollout, "lower its resources' requests",
