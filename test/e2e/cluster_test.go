@@ -87,6 +87,18 @@ func kubectl(t *testing.T, args ...string) string {
 	return out
 }
 
+// execLast runs a command that ends the container in which it runs, and that may be killed with it.
+func execLast(t *testing.T, namespace, pod string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), longEnough)
+	defer cancel()
+	args = append([]string{"exec", "--namespace", namespace, pod, "--"}, args...)
+	_, err := command(ctx, os.Environ(), "kubectl", args...)
+	if err != nil && !strings.Contains(err.Error(), "exit code 137") { // SIGKILL
+		t.Fatal(err)
+	}
+}
+
 // layers returns the IDs of an image's layers in Docker.
 func layers(t *testing.T, image string) []string {
 	t.Helper()

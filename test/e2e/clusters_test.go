@@ -113,7 +113,7 @@ func TestClusters(t *testing.T) {
 	step(t, "a scheduler that dies is told, with its last lines", func(t *testing.T) {
 		mark := d.mark()
 		name := strings.TrimPrefix(graces, namespace+".")
-		kubectl(t, "exec", "-n", namespace, "dask-scheduler-"+name, "--", "python", "-c", "import os; os.kill(1, 15)")
+		execLast(t, namespace, "dask-scheduler-"+name, "python", "-c", "import os; os.kill(1, 15)")
 		gone := d.await(t, mark, on(event.ClusterGone, event.Warned).with("owner", "^grace$").
 			with("reason", "^its scheduler"))
 		same(t, "its name", name, gone.field("name"))

@@ -145,7 +145,7 @@ func testInterruptWrite(t *testing.T, cluster kubernetes.Interface, hook string)
 	pod := p.awaitPod(t, cluster, webHook)
 	d.signal(t, syscall.SIGINT)
 	d.await(t, mark, onRelease("web", "waiting for Helm's write to end"))
-	kubectl(t, "exec", "--namespace", p.name, pod, "--", "touch", "/tmp/go")
+	execLast(t, p.name, pod, "touch", "/tmp/go")
 	d.leavesNothing(t, cluster)
 	wrote := d.await(t, mark, onRelease("web", event.ReleaseApplied))
 	if removed := d.only(t, onRelease("web", event.ReleaseUninstalled, event.Started)); removed.Time.Before(wrote.Time) {
