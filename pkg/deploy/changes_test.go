@@ -22,25 +22,40 @@ import (
 // rollingOut returns a cluster in which the deployment web completes later.
 func rollingOut(t *testing.T, later time.Duration) *fake.Clientset {
 	t.Helper()
-	pod := container{probe: &corev1.Probe{}}.pod(time.Now())
-	client := upToDate(pod)
-	web := client.AppsV1().Deployments("demo")
-	complete, err := web.Get(t.Context(), "web", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	partly := complete.DeepCopy()
-	partly.Status.AvailableReplicas = 0
-	if _, err := web.UpdateStatus(t.Context(), partly, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	time.AfterFunc(later, func() {
-		if _, err := web.UpdateStatus(t.Context(), complete, metav1.UpdateOptions{}); err != nil {
-			t.Error(err)
-		}
+	return completing(t, later, func(web *appsv1.Deployment) { web.Status.AvailableReplicas = 0 })
+}
+
+// completing returns a cluster in which the deployment web is as incomplete makes it, and completes
+// later, or never if that is 0.
+func completing(t *testing.T, later time.Duration, incomplete func(*appsv1.Deployment)) *fake.Clientset {
+	t.Helper()
+	client := upToDate(container{probe: &corev1.Probe{}}.pod(time.Now()))
+	var complete *appsv1.Deployment
+	changeWeb(t, client, func(web *appsv1.Deployment) {
+		complete = web.DeepCopy()
+		incomplete(web)
 	})
-	client.ClearActions()
+	if later > 0 {
+		time.AfterFunc(later, func() {
+			changeWeb(t, client, func(web *appsv1.Deployment) { *web = *complete })
+		})
+	}
 	return client
+}
+
+// changeWeb changes the deployment web, without an action of the client's.
+func changeWeb(t *testing.T, client *fake.Clientset, change func(*appsv1.Deployment)) {
+	t.Helper()
+	found, err := client.Tracker().Get(appsDeployments, "demo", "web")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	web := found.DeepCopyObject().(*appsv1.Deployment)
+	change(web)
+	if err := client.Tracker().Update(appsDeployments, web, "demo"); err != nil {
+		t.Error(err)
+	}
 }
 
 // looks counts how often the deployment was looked at.

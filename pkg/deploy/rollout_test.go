@@ -104,14 +104,9 @@ func TestAStatusThatIsBehindThePods(t *testing.T) {
 	} {
 		t.Run(test.of+" "+test.name, func(t *testing.T) {
 			client := upToDate(test.objects...)
-			web, err := client.AppsV1().Deployments("demo").Get(t.Context(), "web", metav1.GetOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			web.Spec.Template.Labels = map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: "exported"}
-			if err := client.Tracker().Update(appsDeployments, web, "demo"); err != nil {
-				t.Fatal(err)
-			}
+			changeWeb(t, client, func(web *appsv1.Deployment) {
+				web.Spec.Template.Labels = map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: "exported"}
+			})
 			d := New(&kube.Cluster{Client: client}, "demo", nil, Options{})
 			w, of := &waiter{Deployer: d}, workload{kind: test.of, namespace: "demo", name: "web"}
 			got, err := d.rollout(t.Context(), of)
@@ -194,16 +189,11 @@ func TestATemplateWithoutAReplicaSet(t *testing.T) {
 	if _, err := diagnose(); err == nil {
 		t.Error("a pod that crashes is no failure")
 	}
-	web, err := client.AppsV1().Deployments("demo").Get(t.Context(), "web", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	web.Spec.Template.Labels = map[string]string{"saved": "again"}
-	web.Status = appsv1.DeploymentStatus{Replicas: 1, Conditions: []appsv1.DeploymentCondition{
-		{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded"}}}
-	if err := client.Tracker().Update(appsDeployments, web, "demo"); err != nil {
-		t.Fatal(err)
-	}
+	changeWeb(t, client, func(web *appsv1.Deployment) {
+		web.Spec.Template.Labels = map[string]string{"saved": "again"}
+		web.Status = appsv1.DeploymentStatus{Replicas: 1, Conditions: []appsv1.DeploymentCondition{
+			{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded"}}}
+	})
 	if missing, err := diagnose(); missing != "0 of 1 replicas updated" || err != nil {
 		t.Errorf("%q, %v", missing, err)
 	}
@@ -224,31 +214,16 @@ func TestADeploymentThatFails(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test.reason, " ", test.passes), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				pod := container{probe: &corev1.Probe{}}.pod(time.Now())
-				client := upToDate(pod)
-				web := client.AppsV1().Deployments("demo")
-				complete, err := web.Get(t.Context(), "web", metav1.GetOptions{})
-				if err != nil {
-					t.Fatal(err)
-				}
-				failed := complete.DeepCopy()
-				failed.Status.AvailableReplicas = 0
-				failed.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing,
-					Status: corev1.ConditionFalse, Reason: test.reason, Message: "the cause"}}
-				if !test.created {
-					failed.Generation = failed.Status.ObservedGeneration + 1
-				}
-				update := func(to *appsv1.Deployment) {
-					if err := client.Tracker().Update(appsDeployments, to, "demo"); err != nil {
-						t.Error(err)
+				client := completing(t, test.passes, func(web *appsv1.Deployment) {
+					web.Status.AvailableReplicas = 0
+					web.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing,
+						Status: corev1.ConditionFalse, Reason: test.reason, Message: "the cause"}}
+					if !test.created {
+						web.Generation = web.Status.ObservedGeneration + 1
 					}
-				}
-				update(failed)
-				if test.passes > 0 {
-					time.AfterFunc(test.passes, func() { update(complete) })
-				}
+				})
 				d, began := New(&kube.Cluster{Client: client}, "demo", nil, Options{}), time.Now()
-				err = d.Wait(t.Context(), func(event.Event) {}, nil, []Health{{"demo", "app=web"}}, time.Minute)
+				err := d.Wait(t.Context(), func(event.Event) {}, nil, []Health{{"demo", "app=web"}}, time.Minute)
 				took := time.Since(began)
 				if test.passes > 0 && (err != nil || took > test.passes+missedChange) {
 					t.Errorf("%v after %s", err, took)
