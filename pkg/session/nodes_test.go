@@ -117,6 +117,14 @@ func TestOutdatedImagesWithoutDocker(t *testing.T) {
 	if got := tagNames(gone); len(old) > 0 || err != nil || got != "a:2 a:1" {
 		t.Errorf("%s and %s, %v", tagNames(old), got, err)
 	}
+	for _, tag := range gone {
+		if err := n.forget(t.Context(), tag); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := strings.Join(n.journal.Names(journal.Image), " "); got != "a:3" {
+		t.Errorf("the journal has %s", got)
+	}
 }
 
 // newNodeStage returns a stage without nodes. Its Docker is at an address.
