@@ -254,9 +254,8 @@ func (e *containerdEngine) discard(ctx context.Context, _ map[string]string, tag
 	return e.store.Remove(ctx, temporary)
 }
 
-// remove also removes what a killed build left.
 func (e *containerdEngine) remove(ctx context.Context, tag name.Tag) error {
-	return errors.Join(e.store.Remove(ctx, tag), e.discard(ctx, nil, tag))
+	return e.store.Remove(ctx, tag)
 }
 
 type remoteEngine struct {
