@@ -41,12 +41,31 @@ type sample func(ctx context.Context) (float64, error)
 
 // testbed is what a benchmark is given.
 type testbed struct {
-	dir    string   // of this benchmark alone
-	shared string   // of all benchmarks of this run
-	logs   string   // for what the measured programs print, "" for nowhere
-	env    []string // of devloop, besides the usual
-	saves  []save   // that were recorded stage by stage, one with each of our samples
-	undo   []func(context.Context) error
+	dir     string                           // of this benchmark alone
+	shared  string                           // of all benchmarks of this run
+	logs    string                           // for what the measured programs print, "" for nowhere
+	env     []string                         // of devloop, besides the usual
+	saves   []save                           // that were recorded stage by stage, one with each of our samples
+	outages struct{ ours, theirs []float64 } // of the samples, in seconds
+	undo    []func(context.Context) error
+}
+
+// outage adds up the time in which a client gets no answers: from a question that fails to the next
+// one that does not.
+type outage struct {
+	since   time.Time // zero while it gets answers
+	seconds float64
+}
+
+// asked is called after each question, which began then.
+func (o *outage) asked(began time.Time, err error) {
+	switch {
+	case err != nil && o.since.IsZero():
+		o.since = began
+	case err == nil && !o.since.IsZero():
+		o.seconds += time.Since(o.since).Seconds()
+		o.since = time.Time{}
+	}
 }
 
 // cleanup has f called when the benchmark has ended, last one first, whether it failed or not.
@@ -130,20 +149,47 @@ func measure(ctx context.Context, b benchmark, t *testbed, runs int) (figures []
 		theirs = theirs[1:]
 	}
 	f, err := compare(b, ours[1:], theirs)
-	if err != nil || len(t.saves) == 0 {
-		return []figure{f}, err
+	if err != nil {
+		return nil, err
 	}
-	f.saves = t.saves[1:]
-	if err := writeSaves(t.logs, f.saves); err != nil || b.proven == "" {
-		return []figure{f}, err
+	figures = []figure{f}
+	if len(t.saves) > 0 {
+		figures[0].saves = t.saves[1:]
+		if err := writeSaves(t.logs, figures[0].saves); err != nil {
+			return nil, err
+		}
 	}
-	var complete []float64
-	for _, s := range f.saves {
-		complete = append(complete, s.Complete)
-	}
-	proven, err := compare(benchmark{name: b.name + "-proven", unit: b.unit, goal: b.proven}, complete, nil)
-	return []figure{f, proven}, err
+	others, err := otherFigures(b, t, runs)
+	return append(figures, others...), err
 }
+
+// otherFigures returns the figures that were taken with the same samples.
+func otherFigures(b benchmark, t *testbed, runs int) (figures []figure, err error) {
+	if b.proven != "" {
+		var complete []float64
+		for _, s := range t.saves {
+			complete = append(complete, s.Complete)
+		}
+		proven, err := compare(benchmark{name: b.name + "-proven", unit: b.unit, goal: b.proven}, lastOf(complete, runs), nil)
+		if err != nil {
+			return nil, err
+		}
+		figures = append(figures, proven)
+	}
+	if len(t.outages.ours) > 0 {
+		f, err := compare(benchmark{name: b.name + "-outage", unit: "s", goal: "<=0 s", alternative: b.alternative},
+			lastOf(t.outages.ours, runs), lastOf(t.outages.theirs, runs))
+		if err != nil {
+			return nil, err
+		}
+		f.Met = slices.Max(f.ours) == 0 // a median hides what happens in every third save
+		figures = append(figures, f)
+	}
+	return figures, nil
+}
+
+// lastOf returns the last n values: the samples before them do not count.
+func lastOf(values []float64, n int) []float64 { return values[max(0, len(values)-n):] }
 
 func take(ctx context.Context, s sample) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)

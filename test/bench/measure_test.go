@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -259,4 +261,28 @@ func TestProcess(t *testing.T) {
 	if err := bed.close(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var missed outage
+		ask := func(takes time.Duration, err error) {
+			began := time.Now()
+			if err := wait(t.Context(), takes); err != nil {
+				t.Fatal(err)
+			}
+			missed.asked(began, err)
+		}
+		down := errors.New("connection refused")
+		ask(time.Second, nil)
+		ask(time.Second, down)
+		ask(time.Second, down)
+		ask(time.Second, nil) // which waited
+		ask(time.Second, nil)
+		ask(2*time.Second, down)
+		ask(time.Second, nil)
+		if missed.seconds != 6 {
+			t.Errorf("no answers for %v s", missed.seconds)
+		}
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"path/filepath"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -44,6 +45,17 @@ func nodeOf(runtime string) (n benchNode, err error) {
 	}
 	n.address = server.Hostname()
 	return n, nil
+}
+
+// env has devloop and helm use the cluster of the node.
+func (n benchNode) env() []string {
+	return []string{"KUBECONFIG=" + n.kubeconfig, "MINIKUBE_HOME=" + n.home}
+}
+
+// dockerEnv has docker build in the node, as "minikube docker-env" does.
+func (n benchNode) dockerEnv() []string {
+	return []string{"DOCKER_HOST=tcp://" + net.JoinHostPort(n.address, "2376"), "DOCKER_TLS_VERIFY=1",
+		"DOCKER_CERT_PATH=" + filepath.Join(n.home, ".minikube", "certs")}
 }
 
 // startProxy starts an HTTP proxy on this machine's address in a node's network, until the end of

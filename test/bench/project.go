@@ -28,9 +28,11 @@ type project struct {
 	url  string // of the file, through the forwarded port
 	http http.Client
 	pod  string // the image of the only pod, at the last look
+
+	kubeconfig string
 }
 
-func newProject(t *testbed, name string, port int) (*project, error) {
+func newProject(t *testbed, name string, port int, kubeconfig string) (*project, error) {
 	dir := filepath.Join(t.dir, name)
 	if err := os.CopyFS(dir, os.DirFS(template)); err != nil {
 		return nil, err
@@ -41,7 +43,8 @@ func newProject(t *testbed, name string, port int) (*project, error) {
 		dir:  dir,
 		url:  fmt.Sprintf("http://127.0.0.1:%d/", port),
 		// A connection for each request, as the pod behind the port changes.
-		http: http.Client{Timeout: answerTimeout, Transport: &http.Transport{DisableKeepAlives: true}},
+		http:       http.Client{Timeout: answerTimeout, Transport: &http.Transport{DisableKeepAlives: true}},
+		kubeconfig: kubeconfig,
 	}, nil
 }
 
@@ -61,14 +64,18 @@ func replace(file, content string) (time.Time, error) {
 	return saved, os.Rename(file+"~", file)
 }
 
-// served asks until the answer is content, and returns when it came.
-func (p *project) served(ctx context.Context, content string) (time.Time, error) {
+// served asks until the answer is content, and returns when it came, and for how many seconds there
+// was no answer before.
+func (p *project) served(ctx context.Context, content string) (at time.Time, silent float64, err error) {
+	var missed outage
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	for {
+		began := time.Now()
 		got, err := p.get(ctx)
+		missed.asked(began, err)
 		if err == nil && got == content {
-			return time.Now(), nil
+			return time.Now(), missed.seconds, nil
 		}
 		select {
 		case <-ticker.C:
@@ -76,7 +83,7 @@ func (p *project) served(ctx context.Context, content string) (time.Time, error)
 			if err == nil {
 				err = fmt.Errorf("the last answer was %q", got)
 			}
-			return time.Time{}, fmt.Errorf("%s did not answer %q (%w): %w", p.url, content, context.Cause(ctx), err)
+			return time.Time{}, 0, fmt.Errorf("%s did not answer %q (%w): %w", p.url, content, context.Cause(ctx), err)
 		}
 	}
 }
@@ -100,7 +107,7 @@ func (p *project) settle(ctx context.Context) error {
 	ticker := time.NewTicker(podsInterval)
 	defer ticker.Stop()
 	for {
-		out, err := output(ctx, "kubectl", "get", "pods", "--namespace", p.name, "--output",
+		out, err := output(ctx, "kubectl", "--kubeconfig", p.kubeconfig, "get", "pods", "--namespace", p.name, "--output",
 			`jsonpath={range .items[*]}{.spec.containers[0].image}{"\n"}{end}`)
 		if err != nil {
 			return err

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -41,6 +40,7 @@ var pinned = []string{"six==1.17.0", "toml==0.10.2", "tabulate==0.9.0", "coloram
 type platform struct {
 	t          *testbed
 	dir        string
+	runtime    string
 	node       benchNode
 	namespace  string
 	port       int
@@ -54,9 +54,9 @@ func newPlatform(t *testbed, runtime, namespace string, port int) (*platform, er
 	if err != nil {
 		return nil, err
 	}
-	p := &platform{t: t, dir: filepath.Join(t.dir, namespace), node: node, namespace: namespace, port: port,
-		httpClient: http.Client{Timeout: answerTimeout, Transport: &http.Transport{DisableKeepAlives: true}}}
-	t.env = []string{"KUBECONFIG=" + node.kubeconfig, "MINIKUBE_HOME=" + node.home}
+	p := &platform{t: t, dir: filepath.Join(t.dir, namespace), runtime: runtime, node: node, namespace: namespace,
+		port: port, httpClient: http.Client{Timeout: answerTimeout, Transport: &http.Transport{DisableKeepAlives: true}}}
+	t.env = node.env()
 	return p, os.CopyFS(p.dir, devloop.Platform)
 }
 
@@ -82,17 +82,20 @@ func (p *platform) editClient() (time.Time, error) {
 }
 
 // given asks the gateway until it gives another image to new clusters than at the last look, and
-// returns when that was.
-func (p *platform) given(ctx context.Context) (time.Time, error) {
+// returns when that was, and for how many seconds there was no answer before.
+func (p *platform) given(ctx context.Context) (at time.Time, silent float64, err error) {
+	var missed outage
 	for {
+		began := time.Now()
 		image, err := p.askImage(ctx)
+		missed.asked(began, err)
 		if err == nil && image != p.image {
 			p.image = image
-			return time.Now(), nil
+			return time.Now(), missed.seconds, nil
 		}
 		if wait(ctx, optionsInterval) != nil {
-			return time.Time{}, fmt.Errorf("the gateway gives no new image (%w), the last was %q: %w", context.Cause(ctx), image,
-				err)
+			return time.Time{}, 0, fmt.Errorf("the gateway gives no new image (%w), the last was %q: %w",
+				context.Cause(ctx), image, err)
 		}
 	}
 }
@@ -209,9 +212,13 @@ func (l *platformLoop) run(ctx context.Context) error {
 	return err
 }
 
+// beside starts the alternative on a platform of its own, and returns what it does with a save.
+type beside func(ctx context.Context, mine *platformLoop) (theirs sample, err error)
+
 // packageSaved measures from a save of requirements.txt until the gateway gives the new image to
-// clusters. The alternative begins at the moment of the save, as if it had the best of watchers.
-func packageSaved(runtime, buildIn string) func(context.Context, *testbed) (ours, theirs sample, err error) {
+// clusters.
+func packageSaved(runtime, buildIn string, alternative beside,
+) func(context.Context, *testbed) (ours, theirs sample, err error) {
 	return func(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
 		mine, err := newPlatformLoop(ctx, t, runtime, buildIn)
 		if err == nil {
@@ -220,7 +227,7 @@ func packageSaved(runtime, buildIn string) func(context.Context, *testbed) (ours
 		if err != nil {
 			return nil, nil, err
 		}
-		if _, err := mine.given(ctx); err != nil {
+		if _, _, err := mine.given(ctx); err != nil {
 			return nil, nil, err
 		}
 		ours = func(ctx context.Context) (float64, error) {
@@ -229,7 +236,7 @@ func packageSaved(runtime, buildIn string) func(context.Context, *testbed) (ours
 			if err != nil {
 				return 0, err
 			}
-			at, err := mine.given(ctx)
+			at, silent, err := mine.given(ctx)
 			if err != nil {
 				return 0, mine.devloop.failure(err.Error())
 			}
@@ -238,9 +245,10 @@ func packageSaved(runtime, buildIn string) func(context.Context, *testbed) (ours
 			}
 			given := at.Sub(saved).Seconds()
 			t.saves[len(t.saves)-1].Given = given
+			t.outages.ours = append(t.outages.ours, silent)
 			return given, mine.settle(ctx)
 		}
-		theirs, err = platformScript(ctx, t, runtime, buildIn, mine.proxy)
+		theirs, err = alternative(ctx, mine)
 		return ours, theirs, err
 	}
 }
@@ -296,9 +304,11 @@ func platformStarted(runtime string, newReleases bool) func(context.Context, *te
 	}
 }
 
-// platformScript is what people write by hand, on a copy of its own beside devloop's.
-func platformScript(ctx context.Context, t *testbed, runtime, buildIn, proxy string) (sample, error) {
-	p, err := newPlatform(t, runtime, platformTheirs, platformTheirPort)
+// platformScript is what people write by hand. It begins at the moment of the save, as if it had
+// the best of watchers.
+func platformScript(ctx context.Context, mine *platformLoop) (sample, error) {
+	t := mine.t
+	p, err := newPlatform(t, mine.runtime, platformTheirs, platformTheirPort)
 	if err != nil {
 		return nil, err
 	}
@@ -311,9 +321,8 @@ func platformScript(ctx context.Context, t *testbed, runtime, buildIn, proxy str
 		return nil, err
 	}
 	args, env := []string{p.namespace, strconv.Itoa(p.port), chart}, t.env
-	if runtime == "docker" && buildIn == "node" { // as by "minikube docker-env"
-		env = append(env, "DOCKER_HOST=tcp://"+net.JoinHostPort(p.node.address, "2376"), "DOCKER_TLS_VERIFY=1",
-			"DOCKER_CERT_PATH="+filepath.Join(p.node.home, ".minikube", "certs"), "HTTP_PROXY="+proxy, "HTTPS_PROXY="+proxy,
+	if mine.runtime == "docker" && mine.proxy != "" {
+		env = append(append(env, p.node.dockerEnv()...), "HTTP_PROXY="+mine.proxy, "HTTPS_PROXY="+mine.proxy,
 			"NO_PROXY="+p.node.address+",127.0.0.1")
 	} else {
 		args = append(args, "ssh", "-F", os.Getenv("NODE_SSH_CONFIG"), p.node.ssh)
@@ -322,35 +331,42 @@ func platformScript(ctx context.Context, t *testbed, runtime, buildIn, proxy str
 			return errors.Join(removeImages(ctx, p.namespace+"-worker"), removeImages(ctx, p.namespace+"-client"))
 		})
 	}
+	t.cleanup(deleteNamespace(p.node.kubeconfig, p.namespace))
 	t.cleanup(func(ctx context.Context) error {
 		_, err := output(ctx, "helm", "--kubeconfig", p.node.kubeconfig, "--namespace", p.namespace, "uninstall",
 			p.namespace, "dask-session")
-		_, deleted := output(ctx, "kubectl", "--kubeconfig", p.node.kubeconfig, "delete", "namespace", p.namespace)
-		return errors.Join(err, deleted)
+		return err
 	})
 	running, err := t.start(ctx, p.dir, env, script, args...)
 	if err != nil {
 		return nil, err
 	}
 	t.cleanup(func(ctx context.Context) error { return running.finish(ctx) })
-	theirs := func(ctx context.Context) (float64, error) {
-		running.skip()
+	theirs := p.theirs(running, "saved\n", " done")
+	_, err = theirs(ctx)
+	return theirs, err
+}
+
+// theirs measures from a save of requirements.txt until the gateway gives the new image to
+// clusters. The program is told of the save, unless told is "": it watches the file.
+func (p *platform) theirs(program *process, told, done string) sample {
+	return func(ctx context.Context) (float64, error) {
+		program.skip()
 		saved, err := p.addPackage()
 		if err != nil {
 			return 0, err
 		}
-		if _, err := io.WriteString(running.stdin, "saved\n"); err != nil {
-			return 0, running.failure(err.Error())
+		if _, err := io.WriteString(program.stdin, told); err != nil {
+			return 0, program.failure(err.Error())
 		}
-		at, err := p.given(ctx)
+		at, silent, err := p.given(ctx)
 		if err != nil {
-			return 0, running.failure(err.Error())
+			return 0, program.failure(err.Error())
 		}
-		if _, err := running.await(ctx, " done"); err != nil {
+		p.t.outages.theirs = append(p.t.outages.theirs, silent)
+		if _, err := program.await(ctx, done); err != nil {
 			return 0, err
 		}
 		return at.Sub(saved).Seconds(), p.settle(ctx)
 	}
-	_, err = theirs(ctx)
-	return theirs, err
 }

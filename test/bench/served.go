@@ -22,50 +22,50 @@ const (
 // saveToServed measures from a save to the first answer with the new content. The alternative's
 // pipeline starts at the moment of the save, as if it had the best of watchers.
 func saveToServed(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
-	mine, devloop, err := startDevloop(ctx, t)
+	kubeconfig := os.Getenv("KUBECONFIG")
+	mine, devloop, err := startDevloop(ctx, t, kubeconfig)
 	if err != nil {
 		return nil, nil, err
 	}
-	their, pipeline, err := startPipeline(ctx, t)
+	their, pipeline, err := startPipeline(ctx, t, kubeconfig)
 	if err != nil {
 		return nil, nil, err
 	}
-	ours = func(ctx context.Context) (float64, error) {
-		devloop.skip()
-		content, saved, err := mine.save()
+	return mine.sampleOf(devloop, "", complete, &t.outages.ours),
+		their.sampleOf(pipeline, "changed\n", "", &t.outages.theirs), nil
+}
+
+// sampleOf measures from a save to the first answer with the new content. The program is told of
+// the save, unless told is "": it watches the file. It says done at its end, unless that is "". For
+// how many seconds there was no answer meanwhile is added to outages.
+func (p *project) sampleOf(program *process, told, done string, outages *[]float64) sample {
+	return func(ctx context.Context) (float64, error) {
+		program.skip()
+		content, saved, err := p.save()
 		if err != nil {
 			return 0, err
 		}
-		answered, err := mine.served(ctx, content)
+		if _, err := io.WriteString(program.stdin, told); err != nil {
+			return 0, program.failure(err.Error())
+		}
+		answered, silent, err := p.served(ctx, content)
 		if err != nil {
-			return 0, devloop.failure(err.Error())
+			return 0, program.failure(err.Error())
 		}
-		if _, err := devloop.await(ctx, complete); err != nil {
-			return 0, err
+		*outages = append(*outages, silent)
+		if done != "" {
+			if _, err := program.await(ctx, done); err != nil {
+				return 0, err
+			}
 		}
-		return answered.Sub(saved).Seconds(), mine.settle(ctx)
+		return answered.Sub(saved).Seconds(), p.settle(ctx)
 	}
-	theirs = func(ctx context.Context) (float64, error) {
-		content, saved, err := their.save()
-		if err != nil {
-			return 0, err
-		}
-		if _, err := io.WriteString(pipeline.stdin, "changed\n"); err != nil {
-			return 0, pipeline.failure(err.Error())
-		}
-		answered, err := their.served(ctx, content)
-		if err != nil {
-			return 0, pipeline.failure(err.Error())
-		}
-		return answered.Sub(saved).Seconds(), their.settle(ctx)
-	}
-	return ours, theirs, nil
 }
 
 // saveToBuildStart measures from a save to the start of the build. The alternative only builds:
 // what it does after that is not measured here.
 func saveToBuildStart(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
-	mine, devloop, err := startDevloop(ctx, t)
+	mine, devloop, err := startDevloop(ctx, t, os.Getenv("KUBECONFIG"))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -100,8 +100,8 @@ func buildStart(ctx context.Context, p *project, devloop *process) (float64, err
 }
 
 // startDevloop starts the real program on its project and waits until that is served.
-func startDevloop(ctx context.Context, t *testbed) (*project, *process, error) {
-	p, err := newProject(t, "bench-ours", oursPort)
+func startDevloop(ctx context.Context, t *testbed, kubeconfig string) (*project, *process, error) {
+	p, err := newProject(t, "bench-ours", oursPort, kubeconfig)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -139,8 +139,8 @@ func (t *testbed) startDevloop(ctx context.Context, dir string, args ...string) 
 
 // startPipeline starts the alternative on its project, deploys it for the first time and waits
 // until it is served.
-func startPipeline(ctx context.Context, t *testbed) (*project, *process, error) {
-	p, err := newProject(t, "bench-theirs", theirsPort)
+func startPipeline(ctx context.Context, t *testbed, kubeconfig string) (*project, *process, error) {
+	p, err := newProject(t, "bench-theirs", theirsPort, kubeconfig)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -148,10 +148,7 @@ func startPipeline(ctx context.Context, t *testbed) (*project, *process, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	t.cleanup(func(ctx context.Context) error {
-		_, err := output(ctx, "kubectl", "delete", "namespace", p.name, "--ignore-not-found")
-		return err
-	})
+	t.cleanup(deleteNamespace(kubeconfig, p.name))
 	pipeline, err := t.start(ctx, p.dir, nil, script, p.name, p.name, strconv.Itoa(theirsPort))
 	if err != nil {
 		return nil, nil, err
@@ -164,10 +161,18 @@ func startPipeline(ctx context.Context, t *testbed) (*project, *process, error) 
 	if _, err := io.WriteString(pipeline.stdin, "changed\n"); err != nil {
 		return nil, nil, pipeline.failure(err.Error())
 	}
-	if _, err := p.served(ctx, content); err != nil {
+	if _, _, err := p.served(ctx, content); err != nil {
 		return nil, nil, pipeline.failure(err.Error())
 	}
 	return p, pipeline, p.settle(ctx)
+}
+
+// deleteNamespace is a cleanup: it deletes a namespace, which may not be there.
+func deleteNamespace(kubeconfig, name string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := output(ctx, "kubectl", "--kubeconfig", kubeconfig, "delete", "namespace", name, "--ignore-not-found")
+		return err
+	}
 }
 
 // wait returns after d, or with an error when ctx ends.

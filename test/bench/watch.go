@@ -27,7 +27,7 @@ releases: [{ name: bench-watch, namespace: default, manifests: [settings.yaml] }
 
 // buildStartP99 measures saves one after another, each from the save to the beginning of its build.
 func buildStartP99(ctx context.Context, t *testbed) (ours, theirs sample, err error) {
-	mine, err := newProject(t, "bench-watch", 0)
+	mine, err := newProject(t, "bench-watch", 0, os.Getenv("KUBECONFIG"))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -88,7 +88,7 @@ type polling struct {
 }
 
 func newPolling(t *testbed) (*polling, error) {
-	project, err := newProject(t, "bench-theirs", theirsPort)
+	project, err := newProject(t, "bench-theirs", theirsPort, os.Getenv("KUBECONFIG"))
 	if err != nil {
 		return nil, err
 	}
