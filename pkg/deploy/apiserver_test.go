@@ -100,16 +100,16 @@ func (s *apiServer) written() []string {
 	return slices.Clone(s.writes)
 }
 
-// data returns a config map's data.
-func (s *apiServer) data(namespace, name string) map[string]string {
+// text returns what the releases of configYAML are about: text of the config map web, "" for none.
+func (s *apiServer) text() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := s.objects["/api/v1/namespaces/"+namespace+"/configmaps/"+name]
+	o := s.objects["/api/v1/namespaces/default/configmaps/web"]
 	if o == nil {
-		return nil
+		return ""
 	}
-	data, _, _ := unstructured.NestedStringMap(o.Object, "data")
-	return data
+	text, _, _ := unstructured.NestedString(o.Object, "data", "text")
+	return text
 }
 
 // edit changes an object as somebody else, or deletes it if change is nil.

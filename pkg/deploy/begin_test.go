@@ -219,7 +219,7 @@ func TestReleaseThatChangesBeforeItIsBegun(t *testing.T) {
 				t.Fatal(err)
 			}
 			last, err := a.deployer().last(t.Context(), a.releases[0])
-			if got := a.server.data("default", "web")["text"]; got != want || err != nil || last.version != 3 {
+			if got := a.server.text(); got != want || err != nil || last.version != 3 {
 				t.Errorf("it has %q, want %q, at revision %d (%v)", got, want, last.version, err)
 			}
 		})

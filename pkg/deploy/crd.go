@@ -87,6 +87,7 @@ func (d *Deployer) findCRD(
 	ctx context.Context, name string,
 ) (live *metav1.PartialObjectMetadata, ours bool, err error) {
 	live, err = d.cluster.Metadata.Resource(definitions).Get(ctx, name, metav1.GetOptions{})
+	d.noteRead(name, live, err)
 	if apierrors.IsNotFound(err) {
 		return nil, true, nil
 	}
@@ -98,11 +99,7 @@ func (d *Deployer) findCRD(
 func (d *Deployer) sendCRD(
 	ctx context.Context, crd *unstructured.Unstructured, before *metav1.PartialObjectMetadata, dryRun []string,
 ) (*metav1.PartialObjectMetadata, error) {
-	content := crd.DeepCopy()
-	if before != nil {
-		content.SetUID(before.GetUID()) // makes the API server refuse it for another one of that name
-	}
-	patch, err := json.Marshal(content)
+	patch, err := crdPatch(crd, before)
 	if err != nil {
 		return nil, err
 	}
@@ -115,6 +112,9 @@ func (d *Deployer) sendCRD(
 	if err != nil {
 		return nil, mistyped(err)
 	}
+	if len(dryRun) == 0 { // what another chart's CRD of that name was settled in is no more
+		d.noteRead(crd.GetName(), after, nil)
+	}
 	// A change of the schema shows in the generation, in a dry run as well.
 	if before != nil && equality.Semantic.DeepEqual(before.ObjectMeta, after.ObjectMeta) {
 		d.settle(before, patch)
@@ -122,23 +122,76 @@ func (d *Deployer) sendCRD(
 	return after, nil
 }
 
+// crdPatch is what is sent to write a CRD in the place of before.
+func crdPatch(crd *unstructured.Unstructured, before *metav1.PartialObjectMetadata) ([]byte, error) {
+	content := crd.DeepCopy()
+	if before != nil {
+		content.SetUID(before.GetUID()) // makes the API server refuse it for another one of that name
+	}
+	return json.Marshal(content)
+}
+
+// settledCRD is a live CRD, and the sum of a patch that changes nothing in it.
+type settledCRD struct {
+	live   *metav1.PartialObjectMetadata
+	patch  [sha256.Size]byte
+	readAt time.Time // by the wall clock; zero once that was too long ago
+}
+
 // isSettled tells whether a patch is known to change nothing in that version of a CRD.
 func (d *Deployer) isSettled(live *metav1.PartialObjectMetadata, patch []byte) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.settled[live.GetName()] == settledCRD{versionOf(live), sha256.Sum256(patch)}
+	known, ok := d.settled[live.GetName()]
+	return ok && versionOf(known.live) == versionOf(live) && known.patch == sha256.Sum256(patch)
+}
+
+// noteRead notes when a settled CRD was last read, or that it is not as it was any more.
+func (d *Deployer) noteRead(name string, live *metav1.PartialObjectMetadata, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known, ok := d.settled[name]
+	switch {
+	case !ok:
+	case apierrors.IsNotFound(err), err == nil && versionOf(known.live) != versionOf(live):
+		delete(d.settled, name)
+	case err == nil:
+		known.live, known.readAt = live, time.Now().Round(0)
+		d.settled[name] = known
+	}
 }
 
 func (d *Deployer) settle(live *metav1.PartialObjectMetadata, patch []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.settled[live.GetName()] = settledCRD{versionOf(live), sha256.Sum256(patch)}
+	d.settled[live.GetName()] = settledCRD{live, sha256.Sum256(patch), time.Now().Round(0)}
 }
 
-// settledCRD is a version of a live CRD, and the sum of a patch that changes nothing in it.
-type settledCRD struct {
-	version string
-	patch   [sha256.Size]byte
+// justRead returns a CRD that Validate, or an earlier step of this Apply, has read a moment ago and
+// found settled; nil if there is none, or if it is being deleted. A chart may have dozens. What
+// somebody changes within that moment is found when the release is written the next time.
+func (d *Deployer) justRead(name string) *metav1.PartialObjectMetadata {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known := d.settled[name]
+	if !isRecent(known.readAt) || known.live.GetDeletionTimestamp() != nil {
+		return nil
+	}
+	return known.live
+}
+
+// findOrKnow is findCRD, without a request for a CRD that was just read and in which crd would
+// change nothing.
+func (d *Deployer) findOrKnow(
+	ctx context.Context, crd *unstructured.Unstructured,
+) (live *metav1.PartialObjectMetadata, ours bool, err error) {
+	if live := d.justRead(crd.GetName()); live != nil && d.isOurCRD(live) {
+		patch, err := crdPatch(crd, live)
+		if err == nil && d.isSettled(live, patch) {
+			return live, true, nil
+		}
+	}
+	return d.findCRD(ctx, crd.GetName())
 }
 
 // wrongTypes is how the API server refuses an apply with fields of wrong types.
@@ -189,7 +242,7 @@ const appliedCRD = "applied the CRD"
 func (d *Deployer) applyCRD(
 	ctx context.Context, stage event.Stage, crd *unstructured.Unstructured, w *writeLog,
 ) (ours bool, err error) {
-	before, ours, err := d.findCRD(ctx, crd.GetName())
+	before, ours, err := d.findOrKnow(ctx, crd)
 	if err != nil {
 		return false, err
 	}

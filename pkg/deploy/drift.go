@@ -126,6 +126,9 @@ func (d *Deployer) compare(ctx context.Context, c *comparison) ([]drift, error) 
 
 // compareOne returns the drift of an object, nil if there is none.
 func (c *comparison) compareOne(ctx context.Context, o object) (*drift, error) {
+	if o.definition && o.kind.Kind == "CustomResourceDefinition" && c.justRead(o.name) != nil {
+		return nil, nil
+	}
 	api, err := c.resource(o)
 	if meta.IsNoMatchError(err) { // its kind is gone
 		return &drift{object: o, comparison: c}, nil

@@ -45,8 +45,7 @@ func (d *Deployer) takeValidated(want *desired, last revision) (v validated, ok 
 	v, ok = d.validated[want.ID()]
 	delete(d.validated, want.ID())
 	d.mu.Unlock()
-	age := time.Since(v.at)
-	ok = ok && len(want.around.Before) == 0 && 0 <= age && age < validatedFor && v.last.record == last.record &&
+	ok = ok && len(want.around.Before) == 0 && isRecent(v.at) && v.last.record == last.record &&
 		v.want.inputs == want.inputs && maps.Equal(v.want.Images.refs, want.Images.refs)
 	if ok {
 		want.name = v.want.name
@@ -55,9 +54,19 @@ func (d *Deployer) takeValidated(want *desired, last revision) (v validated, ok 
 	return v, ok
 }
 
-// forgetValidated frees what no Apply has used.
+// isRecent tells whether what was found out at a time of the wall clock still counts.
+func isRecent(at time.Time) bool {
+	age := time.Since(at)
+	return 0 <= age && age < validatedFor
+}
+
+// forgetValidated frees what no Apply has used. The next one reads all CRDs again.
 func (d *Deployer) forgetValidated() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	clear(d.validated)
+	for name, known := range d.settled {
+		known.readAt = time.Time{}
+		d.settled[name] = known
+	}
 }
