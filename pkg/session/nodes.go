@@ -20,6 +20,10 @@ import (
 // removeTimeout is how long the removal of one image may hold up the next run.
 const removeTimeout = 30 * time.Second
 
+// maxUnsure is how many images of a name stay in the journal while it is not known whether they are
+// there. Where there is no Docker, these are builds that failed.
+const maxUnsure = 50
+
 // imageStore holds the images that pods run: the nodes, or a registry that they pull from.
 type imageStore interface {
 	// Missing returns those of tags that are not there.
@@ -150,11 +154,11 @@ func (n nodeStage) prune(ctx context.Context, sink event.Sink, target *loop.Targ
 	n.pruning.busy.Lock()
 	defer n.pruning.busy.Unlock()
 	stage := sink.Stage("node")
-	old, gone, err := n.outdated(ctx, loop.Tags(target.Images))
-	if err == nil && len(old) > 0 {
+	found, err := n.outdated(ctx, loop.Tags(target.Images))
+	if err == nil && len(found.old) > 0 {
 		var used map[string]bool
 		if used, err = n.cluster.ImagesInUse(ctx); err == nil {
-			old = slices.DeleteFunc(old, func(tag name.Tag) bool { return used[tag.Name()] })
+			found.old = slices.DeleteFunc(found.old, func(tag name.Tag) bool { return used[tag.Name()] })
 		}
 	}
 	if ctx.Err() != nil {
@@ -175,29 +179,41 @@ func (n nodeStage) prune(ctx context.Context, sink event.Sink, target *loop.Targ
 		}
 		return err == nil
 	}
-	for _, tag := range gone {
+	for _, tag := range found.gone {
 		if ctx.Err() != nil {
 			return
 		}
 		finish(tag, n.forget)
 	}
-	for _, tag := range old {
+	remove := n.remove
+	if found.unsure { // Docker may have it, too
+		remove = n.removeCopies
+	}
+	for _, tag := range found.old {
 		if ctx.Err() != nil {
 			return
 		}
-		if finish(tag, n.remove) {
+		if finish(tag, remove) {
 			stage.Note("old image removed", "image", event.Name(tag.String()))
 		}
 	}
 }
 
+// outdatedImages are images of the journal that newer ones have replaced.
+type outdatedImages struct {
+	old    []name.Tag // are to be removed
+	gone   []name.Tag // were never made, or removed by somebody else
+	unsure bool       // this machine's Docker may have them, too, and does not answer
+}
+
 // outdated makes tags the newest in the journal, and returns all but the newest few of each name.
 // Only images that are there count: the journal also has those whose build failed, and those that
-// somebody else removed. These are gone, once newer ones are in it.
-func (n nodeStage) outdated(ctx context.Context, tags []name.Tag) (old, gone []name.Tag, err error) {
+// somebody else removed. These are gone, once newer ones are in it: maxUnsure of them, where this
+// machine's Docker may have them and does not answer.
+func (n nodeStage) outdated(ctx context.Context, tags []name.Tag) (found outdatedImages, err error) {
 	recorded, err := n.recordNewest(tags)
 	if err != nil {
-		return nil, nil, err
+		return found, err
 	}
 	all := map[string]int{} // by repository
 	for _, tag := range recorded {
@@ -205,11 +221,15 @@ func (n nodeStage) outdated(ctx context.Context, tags []name.Tag) (old, gone []n
 	}
 	few := func(tag name.Tag) bool { return all[tag.RepositoryStr()] <= n.config.KeepImages }
 	if recorded = slices.DeleteFunc(recorded, few); len(recorded) == 0 {
-		return nil, nil, nil
+		return found, nil
 	}
-	there, err := n.there(ctx, recorded)
-	if err != nil {
-		return nil, nil, err
+	var there map[name.Tag]bool
+	if there, found.unsure, err = n.there(ctx, recorded); err != nil {
+		return found, err
+	}
+	enough := n.config.KeepImages
+	if found.unsure {
+		enough = max(enough, maxUnsure)
 	}
 	newer, kept := map[string]int{}, map[string]int{}
 	for _, tag := range slices.Backward(recorded) {
@@ -221,12 +241,14 @@ func (n nodeStage) outdated(ctx context.Context, tags []name.Tag) (old, gone []n
 		switch {
 		case newer[repository] <= n.config.KeepImages || slices.Contains(tags, tag): // it may be under way
 		case !there[tag]:
-			gone = append(gone, tag)
+			if newer[repository] > enough {
+				found.gone = append(found.gone, tag)
+			}
 		case kept[repository] > n.config.KeepImages:
-			old = append(old, tag)
+			found.old = append(found.old, tag)
 		}
 	}
-	return old, gone, nil
+	return found, nil
 }
 
 // recordNewest makes tags the newest in the journal, and returns all that are in it, the oldest
@@ -255,40 +277,45 @@ func (n nodeStage) recordNewest(tags []name.Tag) (recorded []name.Tag, err error
 	return recorded, nil
 }
 
-// there tells of each tag whether an image is anywhere that remove looks.
-func (i *images) there(ctx context.Context, tags []name.Tag) (map[name.Tag]bool, error) {
+// there tells of each tag whether an image is anywhere that remove looks. It is unsure if this
+// machine's Docker does not answer, which devloop may do without.
+func (i *images) there(ctx context.Context, tags []name.Tag) (there map[name.Tag]bool, unsure bool, err error) {
 	onNodes, err := i.nodes.Present(ctx, tags)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	there := map[name.Tag]bool{}
+	there = map[name.Tag]bool{}
 	for _, tag := range tags {
-		if there[tag] = slices.Contains(onNodes, tag) || i.registry.Has(tag); there[tag] {
-			continue
+		inDocker := false
+		if !unsure {
+			inDocker, err = i.builders.host.Has(ctx, tag)
+			unsure = err != nil
 		}
-		there[tag], err = i.builders.host.Has(ctx, tag)
-		if err != nil && i.builders.main == i.builders.host { // else devloop does without that Docker
-			return nil, err
-		}
+		there[tag] = inDocker || slices.Contains(onNodes, tag) || i.registry.Has(tag)
 	}
-	return there, nil
+	return there, unsure, nil
 }
 
-// remove removes an image wherever it may be: the configuration may have changed since it was
-// built. A registry to which it was pushed keeps it.
+// remove removes an image, and drops it from the journal.
 func (i *images) remove(ctx context.Context, tag name.Tag) error {
+	if err := i.removeCopies(ctx, tag); err != nil {
+		return err
+	}
+	return i.forget(ctx, tag)
+}
+
+// removeCopies removes an image wherever it may be: the configuration may have changed since it was
+// built. A registry to which it was pushed keeps it.
+func (i *images) removeCopies(ctx context.Context, tag name.Tag) error {
 	if err := i.nodes.Remove(ctx, tag); err != nil {
 		return err
 	}
 	if err := i.builders.host.Remove(ctx, tag); err != nil {
 		return err
 	}
-	if err := i.registry.Prune(tag); err != nil {
-		return err
-	}
-	return i.forget(ctx, tag)
+	return i.registry.Prune(tag)
 }
 
 // forget removes what a killed build of an image left behind, and drops the image from the journal.

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"bytes"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -9,8 +11,14 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/moby/moby/client"
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/devloop/devloop/pkg/config"
 	"github.com/devloop/devloop/pkg/event"
@@ -84,11 +92,11 @@ func TestOutdatedImages(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			old, gone, err := n.outdated(t.Context(), tagsOf(t, strings.Fields(test.target)...))
-			if got := tagNames(old); got != test.old || err != nil {
+			found, err := n.outdated(t.Context(), tagsOf(t, strings.Fields(test.target)...))
+			if got := tagNames(found.old); got != test.old || err != nil {
 				t.Errorf("outdated %q, %v, not %q", got, err, test.old)
 			}
-			for _, tag := range gone {
+			for _, tag := range found.gone {
 				if err := n.forget(t.Context(), tag); err != nil {
 					t.Error(err)
 				}
@@ -109,21 +117,85 @@ func TestOutdatedImagesWithoutDocker(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if old, gone, err := n.outdated(t.Context(), tagsOf(t, "a:3")); len(old)+len(gone) > 0 || err == nil {
-		t.Errorf("%s and %s, %v", tagNames(old), tagNames(gone), err)
+	if found, err := n.outdated(t.Context(), tagsOf(t, "a:3")); len(found.old)+len(found.gone) > 0 || !found.unsure ||
+		err != nil {
+		t.Errorf("%v, %v", found, err)
 	}
-	n.builders.main = n.builders.host.SelfHashing() // it builds elsewhere
-	old, gone, err := n.outdated(t.Context(), tagsOf(t, "a:3"))
-	if got := tagNames(gone); len(old) > 0 || err != nil || got != "a:2 a:1" {
-		t.Errorf("%s and %s, %v", tagNames(old), got, err)
+	for i := range maxUnsure { // failed builds do not pile up where there never is a Docker
+		if err := n.journal.Record(journal.Image, fmt.Sprintf("a:f%d", i)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, tag := range gone {
+	found, err := n.outdated(t.Context(), tagsOf(t, "a:3"))
+	if got := tagNames(found.gone); len(found.old) > 0 || err != nil || got != "a:f0 a:2 a:1" {
+		t.Errorf("%v, %v", found, err)
+	}
+	for _, tag := range found.gone {
 		if err := n.forget(t.Context(), tag); err != nil {
 			t.Error(err)
 		}
 	}
-	if got := strings.Join(n.journal.Names(journal.Image), " "); got != "a:3" {
-		t.Errorf("the journal has %s", got)
+	if got := len(n.journal.Names(journal.Image)); got != maxUnsure {
+		t.Errorf("the journal has %d images", got)
+	}
+}
+
+// An old image may be in a Docker that does not answer, too: it stays in the journal.
+func TestOldImageInSilentDocker(t *testing.T) {
+	n := newNodeStage(t, "127.0.0.1:1")
+	n.config = &config.Config{KeepImages: 1}
+	tags := tagsOf(t, "a:1", "a:2")
+	for _, tag := range tags {
+		if err := n.journal.Record(journal.Image, tag.String()); err != nil {
+			t.Fatal(err)
+		}
+		image, err := empty.Image.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		image.Author = tag.String()
+		putImage(t, n.registry, tag, image)
+	}
+	found, err := n.outdated(t.Context(), tags[1:])
+	if got := tagNames(found.old); got != "a:1" || !found.unsure || err != nil {
+		t.Fatalf("%v, %v", found, err)
+	}
+	if err := n.removeCopies(t.Context(), tags[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n.registry.Has(tags[0]) || !n.registry.Has(tags[1]) || !n.journal.Has(journal.Image, "a:1") {
+		t.Errorf("the registry has %v and %v, the journal %v", n.registry.IDs(tags[0]), n.registry.IDs(tags[1]),
+			n.journal.Names(journal.Image))
+	}
+	if found, err := n.outdated(t.Context(), tags[1:]); len(found.old)+len(found.gone) > 0 || err != nil {
+		t.Errorf("%v, %v", found, err)
+	}
+}
+
+// putImage puts an image without layers into a registry.
+func putImage(t *testing.T, registry *node.Registry, tag name.Tag, config *v1.ConfigFile) {
+	t.Helper()
+	image, err := mutate.ConfigFile(empty.Image, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := image.RawConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := image.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, blob := range [][]byte{raw, manifest} {
+		described := ocispecs.Descriptor{Digest: digest.FromBytes(blob), Size: int64(len(blob))}
+		err := content.WriteBlob(t.Context(), registry.Content(), described.Digest.String(), bytes.NewReader(blob), described)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := registry.Tag(digest.FromBytes(manifest).String(), tag); err != nil {
+		t.Fatal(err)
 	}
 }
 
