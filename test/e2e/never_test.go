@@ -186,7 +186,10 @@ spec:
 `, "$NAME", p.name))
 	kubectl(t, "apply", "--filename", p.dir+"/theirs.yaml")
 	things := "things." + p.name + ".test"
-	kubectl(t, "wait", "--for=condition=Established", "crd/"+things)
+	eventually(t, "the API server serves "+things, func() bool { // kubectl wait fails on an object without conditions
+		return kubectl(t, "get", "crd", things, "--output",
+			`jsonpath={.status.conditions[?(@.type=="Established")].status}`) == "True"
+	})
 	p.write(t, "theirs.yaml", "{ apiVersion: "+p.name+".test/v1, kind: Thing, metadata: { name: theirs } }")
 	kubectl(t, "apply", "--namespace", mine, "--filename", p.dir+"/theirs.yaml")
 
