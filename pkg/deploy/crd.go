@@ -180,18 +180,17 @@ func (d *Deployer) justRead(name string) *metav1.PartialObjectMetadata {
 	return known.live
 }
 
-// findOrKnow is findCRD, without a request for a CRD that was just read and in which crd would
-// change nothing.
-func (d *Deployer) findOrKnow(
-	ctx context.Context, crd *unstructured.Unstructured,
-) (live *metav1.PartialObjectMetadata, ours bool, err error) {
-	if live := d.justRead(crd.GetName()); live != nil && d.isOurCRD(live) {
-		patch, err := crdPatch(crd, live)
-		if err == nil && d.isSettled(live, patch) {
-			return live, true, nil
-		}
+// justSettled returns devloop's own CRD if it was just read and writing crd would change nothing in
+// it, else nil.
+func (d *Deployer) justSettled(crd *unstructured.Unstructured) *metav1.PartialObjectMetadata {
+	live := d.justRead(crd.GetName())
+	if live == nil || !d.isOurCRD(live) {
+		return nil
 	}
-	return d.findCRD(ctx, crd.GetName())
+	if patch, err := crdPatch(crd, live); err != nil || !d.isSettled(live, patch) {
+		return nil
+	}
+	return live
 }
 
 // wrongTypes is how the API server refuses an apply with fields of wrong types.
@@ -242,7 +241,10 @@ const appliedCRD = "applied the CRD"
 func (d *Deployer) applyCRD(
 	ctx context.Context, stage event.Stage, crd *unstructured.Unstructured, w *writeLog,
 ) (ours bool, err error) {
-	before, ours, err := d.findOrKnow(ctx, crd)
+	if live := d.justSettled(crd); live != nil {
+		return true, d.recordCRD(live)
+	}
+	before, ours, err := d.findCRD(ctx, crd.GetName())
 	if err != nil {
 		return false, err
 	}
@@ -259,8 +261,7 @@ func (d *Deployer) applyCRD(
 	if err != nil {
 		return false, err
 	}
-	if err := errors.Join(d.recordUID(journal.CRD, crd.GetName(), after.GetUID()),
-		d.recordFolder(journal.CRD, crd.GetName())); err != nil {
+	if err := d.recordCRD(after); err != nil {
 		return false, err
 	}
 	if before == nil || before.GetGeneration() != after.GetGeneration() {
@@ -268,6 +269,12 @@ func (d *Deployer) applyCRD(
 		stage.Detail("CRD applied", "crd", crd.GetName())
 	}
 	return true, nil
+}
+
+// recordCRD records which CRD of its name devloop may delete, and whose it is.
+func (d *Deployer) recordCRD(live *metav1.PartialObjectMetadata) error {
+	return errors.Join(d.recordUID(journal.CRD, live.GetName(), live.GetUID()),
+		d.recordFolder(journal.CRD, live.GetName()))
 }
 
 // removeCRDs deletes the CRDs that devloop made, or reports that they stay.
