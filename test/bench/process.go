@@ -160,6 +160,12 @@ func (p *process) finish(ctx context.Context) error {
 	return nil
 }
 
+// interrupt does as Ctrl+C, and waits for the process, which has to succeed.
+func (p *process) interrupt(ctx context.Context) error {
+	_ = p.cmd.Process.Signal(os.Interrupt) // it may have ended: finish reports how
+	return p.finish(ctx)
+}
+
 // kill ends the process and its children at once. It is safe to call when it has ended.
 func (p *process) kill() {
 	select {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -200,8 +201,7 @@ func (l *platformLoop) complete(ctx context.Context, saved time.Time) (float64, 
 
 // stop ends devloop, which removes what it deployed unless it was started otherwise.
 func (l *platformLoop) stop(ctx context.Context) error {
-	_ = l.devloop.cmd.Process.Signal(os.Interrupt) // how it ended is told by finish
-	return l.devloop.finish(ctx)
+	return l.devloop.interrupt(ctx)
 }
 
 // run has devloop run until the end of the benchmark.
@@ -322,8 +322,8 @@ func platformScript(ctx context.Context, mine *platformLoop) (sample, error) {
 	}
 	args, env := []string{p.namespace, strconv.Itoa(p.port), chart}, t.env
 	if mine.runtime == "docker" && mine.proxy != "" {
-		env = append(append(env, p.node.dockerEnv()...), "HTTP_PROXY="+mine.proxy, "HTTPS_PROXY="+mine.proxy,
-			"NO_PROXY="+p.node.address+",127.0.0.1")
+		env = slices.Concat(env, p.node.dockerEnv(), []string{"HTTP_PROXY=" + mine.proxy, "HTTPS_PROXY=" + mine.proxy,
+			"NO_PROXY=" + p.node.address + ",127.0.0.1"})
 	} else {
 		args = append(args, "ssh", "-F", os.Getenv("NODE_SSH_CONFIG"), p.node.ssh)
 		args = append(args, strings.Fields(p.node.load)...)
@@ -348,15 +348,15 @@ func platformScript(ctx context.Context, mine *platformLoop) (sample, error) {
 }
 
 // theirs measures from a save of requirements.txt until the gateway gives the new image to
-// clusters. The program is told of the save, unless told is "": it watches the file.
-func (p *platform) theirs(program *process, told, done string) sample {
+// clusters. A program that does not watch the file gets trigger on its standard input.
+func (p *platform) theirs(program *process, trigger, done string) sample {
 	return func(ctx context.Context) (float64, error) {
 		program.skip()
 		saved, err := p.addPackage()
 		if err != nil {
 			return 0, err
 		}
-		if _, err := io.WriteString(program.stdin, told); err != nil {
+		if _, err := io.WriteString(program.stdin, trigger); err != nil {
 			return 0, program.failure(err.Error())
 		}
 		at, silent, err := p.given(ctx)

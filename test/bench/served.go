@@ -35,17 +35,17 @@ func saveToServed(ctx context.Context, t *testbed) (ours, theirs sample, err err
 		their.sampleOf(pipeline, "changed\n", "", &t.outages.theirs), nil
 }
 
-// sampleOf measures from a save to the first answer with the new content. The program is told of
-// the save, unless told is "": it watches the file. It says done at its end, unless that is "". For
-// how many seconds there was no answer meanwhile is added to outages.
-func (p *project) sampleOf(program *process, told, done string, outages *[]float64) sample {
+// sampleOf measures from a save to the first answer with the new content. A program that does not
+// watch the file gets trigger on its standard input. It says done at its end, unless that is "".
+// For how many seconds there was no answer meanwhile is added to outages.
+func (p *project) sampleOf(program *process, trigger, done string, outages *[]float64) sample {
 	return func(ctx context.Context) (float64, error) {
 		program.skip()
 		content, saved, err := p.save()
 		if err != nil {
 			return 0, err
 		}
-		if _, err := io.WriteString(program.stdin, told); err != nil {
+		if _, err := io.WriteString(program.stdin, trigger); err != nil {
 			return 0, program.failure(err.Error())
 		}
 		answered, silent, err := p.served(ctx, content)
@@ -118,10 +118,7 @@ func startLoop(ctx context.Context, t *testbed, dir string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.cleanup(func(ctx context.Context) error {
-		_ = devloop.cmd.Process.Signal(os.Interrupt) // it removes all that it deployed; how it ended is told by finish
-		return devloop.finish(ctx)
-	})
+	t.cleanup(devloop.interrupt) // it removes all that it deployed
 	_, err = devloop.await(ctx, complete)
 	return devloop, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // skaffoldWaits is what skaffold says when all is deployed and forwarded.
@@ -14,26 +15,28 @@ const skaffoldWaits = "Watching for changes"
 // waits until it has deployed. It is interrupted at the end of the benchmark.
 func startSkaffold(ctx context.Context, t *testbed, dir, configuration string, n benchNode, env ...string,
 ) (*process, error) {
-	text, err := os.ReadFile(filepath.Join("test/bench/testdata/skaffold", configuration))
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "skaffold.yaml"), text, 0o644)
-	}
-	if err != nil {
+	from := filepath.Join("test/bench/testdata/skaffold", configuration)
+	if err := copyFile(filepath.Join(dir, "skaffold.yaml"), from); err != nil {
 		return nil, err
 	}
-	env = append(append(env, n.env()...), n.dockerEnv()...)
-	env = append(env, "HOME="+t.dir, "SKAFFOLD_UPDATE_CHECK=false") // what it remembers is removed with t.dir
+	env = slices.Concat(env, n.env(), n.dockerEnv(),
+		[]string{"HOME=" + t.dir, "SKAFFOLD_UPDATE_CHECK=false"}) // what it remembers is removed with t.dir
 	skaffold, err := t.start(ctx, dir, env, "skaffold", "dev", "--interactive=false", "--port-forward=user",
 		"--tail=false")
 	if err != nil {
 		return nil, err
 	}
-	t.cleanup(func(ctx context.Context) error {
-		_ = skaffold.cmd.Process.Signal(os.Interrupt) // how it ended is told by finish
-		return skaffold.finish(ctx)
-	})
+	t.cleanup(skaffold.interrupt)
 	_, err = skaffold.await(ctx, skaffoldWaits)
 	return skaffold, err
+}
+
+func copyFile(to, from string) error {
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, content, 0o644)
 }
 
 // skaffoldPlatform is skaffold on a copy of the platform.
@@ -46,11 +49,7 @@ func skaffoldPlatform(ctx context.Context, mine *platformLoop) (sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	archive, err := os.ReadFile(chart)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(p.dir, "dask-gateway.tgz"), archive, 0o644)
-	}
-	if err != nil {
+	if err := copyFile(filepath.Join(p.dir, "dask-gateway.tgz"), chart); err != nil {
 		return nil, err
 	}
 	p.t.cleanup(deleteNamespace(p.node.kubeconfig, p.namespace)) // which skaffold leaves
